@@ -1,0 +1,137 @@
+//! Tips of lanes, and HAVE: the acknowledgement of batches.
+
+use std::fmt;
+
+use prost::Message as _;
+use tally_proto::consensus as proto;
+
+use crate::{
+    hash::{Hash, TAG_HAVE},
+    header::bytes_of,
+    number::{Epoch, Height, Seq, View},
+    signature::{Signature, SignedBytes},
+    vote::MessageError,
+};
+
+/// A batch named by its place in a lane and its digest. `seq` 0 with a zero digest: the lane's start.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Tip {
+    /// Its sequence.
+    pub seq: Seq,
+    /// Its digest.
+    pub digest: Hash,
+}
+
+impl Tip {
+    /// Where every lane starts.
+    pub const START: Tip = Tip { seq: Seq(0), digest: Hash::ZERO };
+
+    pub(crate) fn to_proto(&self) -> proto::Tip {
+        let digest = if self.seq == Seq::ZERO { Default::default() } else { bytes_of(&self.digest) };
+        proto::Tip { seq: self.seq.0, digest }
+    }
+
+    pub(crate) fn from_proto(tip: &proto::Tip) -> Result<Tip, MessageError> {
+        match (tip.seq, tip.digest.is_empty()) {
+            (0, true) => Ok(Tip::START),
+            (0, false) | (_, true) => Err(MessageError("tip: sequence and digest do not go together")),
+            (seq, false) => {
+                let digest = Hash::from_slice(&tip.digest).ok_or(MessageError("tip: the digest is not 32 bytes"))?;
+                Ok(Tip { seq: Seq(seq), digest })
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Tip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{:?}", self.seq, self.digest)
+    }
+}
+
+/// What a validator holds durably, and how far it is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HaveVector {
+    /// Epoch of the lanes.
+    pub epoch: Epoch,
+    /// Rises with every HAVE of its signer.
+    pub counter: u64,
+    /// Per lane, in validator order, the tip held durably.
+    pub tips: Vec<Tip>,
+    /// Height up to which the signer has executed.
+    pub executed: Height,
+    /// View the signer is in.
+    pub view: View,
+    /// Height up to which the signer knows blocks to be final.
+    pub final_height: Height,
+}
+
+/// A signed [`HaveVector`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Have {
+    /// The content.
+    pub vector: HaveVector,
+    /// The content as it was signed.
+    pub bytes: Vec<u8>,
+    /// Place of the signer.
+    pub signer: u32,
+    /// Its signature over [`HaveVector::signed_bytes`].
+    pub signature: Signature,
+}
+
+impl HaveVector {
+    /// The serialized vector.
+    pub fn encode(&self) -> Vec<u8> {
+        proto::HaveVector {
+            epoch: self.epoch.0,
+            counter: self.counter,
+            tips: self.tips.iter().map(Tip::to_proto).collect(),
+            executed_height: self.executed.0,
+            view: self.view.0,
+            final_height: self.final_height.0,
+        }
+        .encode_to_vec()
+    }
+
+    /// What its signer signs: epoch, counter, SHA-256 under `tally.have.v1` of the serialized vector.
+    pub fn signed_bytes(&self, genesis: &Hash, encoded: &[u8]) -> SignedBytes {
+        let digest = Hash::tagged(TAG_HAVE, &[encoded]);
+        let parts: [&[u8]; 3] = [&self.epoch.to_be_bytes(), &self.counter.to_be_bytes(), digest.as_bytes()];
+        SignedBytes::new(TAG_HAVE, genesis, &parts)
+    }
+}
+
+impl Have {
+    /// What its signer signed.
+    pub fn signed_bytes(&self, genesis: &Hash) -> SignedBytes {
+        self.vector.signed_bytes(genesis, &self.bytes)
+    }
+
+    /// The message that travels.
+    pub fn to_proto(&self) -> proto::Have {
+        proto::Have {
+            vector: self.bytes.clone().into(),
+            signer: self.signer,
+            signature: self.signature.0.to_vec().into(),
+        }
+    }
+
+    /// Reads what travelled.
+    pub fn from_proto(message: &proto::Have) -> Result<Have, MessageError> {
+        let vector =
+            proto::HaveVector::decode(message.vector.clone()).map_err(|_| MessageError("have: not protobuf"))?;
+        Ok(Have {
+            vector: HaveVector {
+                epoch: Epoch(vector.epoch),
+                counter: vector.counter,
+                tips: vector.tips.iter().map(Tip::from_proto).collect::<Result<_, _>>()?,
+                executed: Height(vector.executed_height),
+                view: View(vector.view),
+                final_height: Height(vector.final_height),
+            },
+            bytes: message.vector.to_vec(),
+            signer: message.signer,
+            signature: crate::vote::signature_of(&message.signature)?,
+        })
+    }
+}
