@@ -26,7 +26,7 @@ impl Tip {
     /// Where every lane starts.
     pub const START: Tip = Tip { seq: Seq(0), digest: Hash::ZERO };
 
-    pub(crate) fn to_proto(&self) -> proto::Tip {
+    pub(crate) fn to_proto(self) -> proto::Tip {
         let digest = if self.seq == Seq::ZERO { Default::default() } else { bytes_of(&self.digest) };
         proto::Tip { seq: self.seq.0, digest }
     }
@@ -85,7 +85,7 @@ impl HaveVector {
         proto::HaveVector {
             epoch: self.epoch.0,
             counter: self.counter,
-            tips: self.tips.iter().map(Tip::to_proto).collect(),
+            tips: self.tips.iter().copied().map(Tip::to_proto).collect(),
             executed_height: self.executed.0,
             view: self.view.0,
             final_height: self.final_height.0,

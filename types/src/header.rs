@@ -131,7 +131,7 @@ fn encode(fields: &HeaderFields) -> proto::Header {
         parent_hash: bytes_of(&fields.parent),
         proposer: fields.proposer,
         time_ms: fields.time.0,
-        cut: fields.cut.iter().map(Tip::to_proto).collect(),
+        cut: fields.cut.iter().copied().map(Tip::to_proto).collect(),
         executed_height: fields.executed.height.0,
         state_root: bytes_of(&fields.executed.state_root),
         receipts_root: bytes_of(&fields.executed.receipts_root),

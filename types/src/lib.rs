@@ -51,7 +51,7 @@ pub use address::Address;
 pub use amount::{Amount, Decimals};
 pub use batch::{Batch, SignedBatch};
 pub use certificate::Certificate;
-pub use genesis::Genesis;
+pub use genesis::{Genesis, Params};
 pub use hash::Hash;
 pub use have::{Have, Tip};
 pub use header::Header;

@@ -1,1 +1,160 @@
-//! x
+//! `tally-wallet`: keys, payments and queries from the command line.
+//!
+//! Guarantees: a secret leaves its encrypted file only to sign, and is wiped afterwards; nothing is signed for a chain
+//! other than the pinned one; a transaction's id is shown before the transaction is sent, and its outcome is never called
+//! a failure while it may still run. Results go to stdout, all else to stderr.
+//!
+//! It does not verify the node's answers: "final" is always "according to" a node. It depends on the wire contract and
+//! on `tally-types` alone, and knows nothing of ledger, consensus or the node's inside.
+//!
+//! [`run`] is the whole program. [`keystore`] and [`config`] are public so that a localnet can write a wallet's folder.
+
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod config;
+pub mod derive;
+pub mod keystore;
+
+mod cli;
+mod client;
+mod commands;
+mod error;
+mod files;
+mod json;
+mod output;
+mod prompt;
+mod target;
+mod token;
+
+use std::{ffi::OsString, process::ExitCode};
+
+use clap::Parser as _;
+use clap::error::ErrorKind;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    cli::{Cli, OutputForm},
+    error::{UsageError, WalletError},
+    output::Output,
+};
+
+/// Runs the wallet with these arguments (the first is the program's name) and returns its exit code.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let words: Vec<String> = args.iter().skip(1).map(|arg| arg.to_string_lossy().into_owned()).collect();
+    // Before clap, whose complaint would repeat them.
+    if target::has_bare_words(&words) {
+        return fail(Output::new(form_of(&words), false), &UsageError::BareWords.into());
+    }
+    let cli = match Cli::try_parse_from(&args) {
+        Ok(cli) => cli,
+        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            return if error.print().is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        }
+        Err(error) => {
+            Output::new(form_of(&words), false).usage_failure(&error.to_string());
+            return ExitCode::from(error::Exit::Usage as u8);
+        }
+    };
+    let output = Output::new(cli.globals.output, cli.globals.quiet);
+    match run_command(cli, output) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(output, &error),
+    }
+}
+
+fn run_command(cli: Cli, output: Output) -> Result<(), WalletError> {
+    // A worker of its own keeps connections alive while a person reads a prompt on this thread.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .map_err(WalletError::Start)?;
+    let result = runtime.block_on(async {
+        // Before any prompt: rpassword answers Ctrl-C with SIGINT, which must not kill a terminal without echo.
+        let mut interrupts = signal(SignalKind::interrupt()).map_err(WalletError::Start)?;
+        tokio::select! {
+            biased;
+            result = commands::run(cli, output) => result,
+            _ = interrupts.recv() => Err(WalletError::Interrupted),
+        }
+    });
+    // A thread may still wait for a line on stdin.
+    runtime.shutdown_background();
+    result
+}
+
+fn fail(output: Output, error: &WalletError) -> ExitCode {
+    output.failure(error);
+    ExitCode::from(error.exit() as u8)
+}
+
+/// The form asked for, when the arguments as a whole cannot be read.
+fn form_of(args: &[String]) -> OutputForm {
+    let asked = args.windows(2).any(|pair| matches!(pair, [flag, value] if flag == "--output" && value == "json"))
+        || args.iter().any(|arg| arg == "--output=json");
+    let environment = std::env::var("TALLY_OUTPUT").is_ok_and(|value| value == "json");
+    if asked || environment { OutputForm::Json } else { OutputForm::Text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn code(args: &[&str]) -> ExitCode {
+        run(args.iter().map(OsString::from))
+    }
+
+    #[test]
+    fn usage_errors_and_typed_secrets_end_in_2() {
+        let usage = format!("{:?}", ExitCode::from(2));
+        assert_eq!(format!("{:?}", code(&["tally-wallet", "pay"])), usage);
+        assert_eq!(format!("{:?}", code(&["tally-wallet"])), usage);
+        let phrase = "legal winner thank year wave sausage worth useful legal winner thank yellow";
+        let args: Vec<&str> = ["tally-wallet", "send"].into_iter().chain(phrase.split(' ')).collect();
+        assert_eq!(format!("{:?}", code(&args)), usage);
+        let folder = tempfile::tempdir().unwrap();
+        let home = folder.path().to_str().unwrap();
+        assert_eq!(format!("{:?}", code(&["tally-wallet", "balance", phrase, "--config-dir", home])), usage);
+    }
+
+    #[test]
+    fn keys_are_made_imported_and_listed_without_a_terminal() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+        let (home, pass, words) = (path("home"), path("pass"), path("words"));
+        std::fs::write(&pass, "open sesame\n").unwrap();
+        let ok = format!("{:?}", ExitCode::SUCCESS);
+        let key_trouble = format!("{:?}", ExitCode::from(8));
+        let keys = |args: &[&str]| {
+            let rest = ["--config-dir", &home, "--no-input", "--output", "json", "--passphrase-file", &pass];
+            let all: Vec<&str> = ["tally-wallet", "keys"].into_iter().chain(args.iter().copied()).chain(rest).collect();
+            format!("{:?}", code(&all))
+        };
+        assert_eq!(keys(&["new", "alice", "--words-file", &words]), ok);
+        assert_eq!(keys(&["import", "again", "--words-file", &words]), ok);
+        assert_eq!(keys(&["import", "second", "--words-file", &words, "--account", "1"]), ok);
+        let keystore = keystore::Keystore::open(format!("{home}/keys"));
+        let address = |name: &str| keystore.find(name).unwrap().address;
+        assert_eq!(address("alice"), address("again"));
+        assert_ne!(address("alice"), address("second"));
+        assert!(keystore.unlock("alice", "open sesame").is_ok());
+        // The name is taken, the words file is taken: neither is touched.
+        let before = std::fs::read(&words).unwrap();
+        assert_eq!(keys(&["new", "alice", "--words-file", &path("other")]), key_trouble);
+        assert!(!std::path::Path::new(&path("other")).exists());
+        assert_eq!(keys(&["new", "bob", "--words-file", &words]), key_trouble);
+        assert!(keystore.find("bob").is_err());
+        assert_eq!(std::fs::read(&words).unwrap(), before);
+        let seed = path("seed");
+        std::fs::write(&seed, format!("{}\n", "07".repeat(32))).unwrap();
+        assert_eq!(keys(&["import", "raw", "--secret-file", &seed]), ok);
+        let raw = tally_types::SecretKey::from_seed([7; 32]).public_key().address();
+        assert_eq!(address("raw"), raw);
+        std::fs::write(&seed, "07").unwrap();
+        assert_eq!(keys(&["import", "raw2", "--secret-file", &seed]), key_trouble);
+        let list = ["tally-wallet", "keys", "list", "--config-dir", &home];
+        assert_eq!(format!("{:?}", code(&list)), ok);
+    }
+}

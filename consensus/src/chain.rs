@@ -1,0 +1,204 @@
+//! Headers: those known to be final, and the tree of those that may become so.
+
+use std::collections::BTreeMap;
+
+use tally_types::{Epoch, Hash, Header, Height, Tip, UnixMillis, header::Executed};
+
+use crate::config::{Config, FINAL_HEADERS_KEPT, OPEN_HEADERS_MAX};
+
+/// A block as a parent: a header, or genesis.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Block {
+    pub hash: Hash,
+    pub parent: Hash,
+    pub epoch: Epoch,
+    pub height: Height,
+    pub time: UnixMillis,
+    pub cut: Vec<Tip>,
+    pub executed: Executed,
+    pub next_validators: Hash,
+    /// None: genesis.
+    pub header: Option<Header>,
+}
+
+impl Block {
+    pub fn of(header: &Header) -> Block {
+        Block {
+            hash: header.hash(),
+            parent: header.parent,
+            epoch: header.epoch,
+            height: header.height,
+            time: header.time,
+            cut: header.cut.clone(),
+            executed: header.executed,
+            next_validators: header.next_validators,
+            header: Some(header.clone()),
+        }
+    }
+
+    /// The cut that a child in `epoch` with `lanes` lanes starts from: lanes begin anew with an epoch.
+    pub fn cut_for(&self, epoch: Epoch, lanes: usize) -> Vec<Tip> {
+        if self.epoch == epoch && self.height > Height::ZERO { self.cut.clone() } else { vec![Tip::START; lanes] }
+    }
+}
+
+/// What stands between a block and the final tip.
+pub(crate) enum Path {
+    /// The blocks above the final tip, lowest first; the last is the one asked for.
+    Open(Vec<Header>),
+    /// It is final.
+    Final,
+    /// This header is missing.
+    Missing(Hash),
+    /// It branches off below the final tip: no honest quorum makes such a thing.
+    Conflict,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Chain {
+    genesis: Block,
+    /// Not final, by hash.
+    open: BTreeMap<Hash, Header>,
+    /// Final and kept, by height; without gaps up to the tip.
+    last: BTreeMap<Height, Header>,
+    by_hash: BTreeMap<Hash, Height>,
+    /// Height of the highest final block that ordered batches.
+    final_move: Height,
+}
+
+impl Chain {
+    pub fn new(config: &Config) -> Chain {
+        let genesis = Block {
+            hash: config.genesis_hash,
+            parent: Hash::ZERO,
+            epoch: Epoch::ZERO,
+            height: Height::ZERO,
+            time: config.genesis_time,
+            cut: Vec::new(),
+            executed: config.genesis_executed,
+            next_validators: config.genesis_validators.hash(),
+            header: None,
+        };
+        Chain {
+            genesis,
+            open: BTreeMap::new(),
+            last: BTreeMap::new(),
+            by_hash: BTreeMap::new(),
+            final_move: Height::ZERO,
+        }
+    }
+
+    /// The highest final block.
+    pub fn tip(&self) -> Block {
+        self.last.values().next_back().map_or_else(|| self.genesis.clone(), Block::of)
+    }
+
+    pub fn tip_height(&self) -> Height {
+        self.last.keys().next_back().copied().unwrap_or(Height::ZERO)
+    }
+
+    pub fn knows(&self, hash: &Hash) -> bool {
+        *hash == self.genesis.hash || self.open.contains_key(hash) || self.by_hash.contains_key(hash)
+    }
+
+    pub fn header(&self, hash: &Hash) -> Option<&Header> {
+        let in_final = || self.last.get(self.by_hash.get(hash)?);
+        self.open.get(hash).or_else(in_final)
+    }
+
+    pub fn block(&self, hash: &Hash) -> Option<Block> {
+        if *hash == self.genesis.hash {
+            return Some(self.genesis.clone());
+        }
+        self.header(hash).map(Block::of)
+    }
+
+    pub fn is_final(&self, hash: &Hash) -> bool {
+        *hash == self.genesis.hash || self.by_hash.contains_key(hash)
+    }
+
+    /// Keeps a header; false if it was known. Past the bound the lowest view of the lowest epoch goes: what is still needed
+    /// is fetched again.
+    pub fn insert(&mut self, header: &Header) -> bool {
+        if self.knows(&header.hash()) || header.height <= self.tip_height() {
+            return false;
+        }
+        if self.open.len() >= OPEN_HEADERS_MAX {
+            let oldest = self.open.values().min_by_key(|open| (open.epoch, open.view)).map(Header::hash);
+            if let Some(oldest) = oldest {
+                self.open.remove(&oldest);
+            }
+        }
+        self.open.insert(header.hash(), header.clone());
+        true
+    }
+
+    /// The way from the final tip to `hash`.
+    pub fn path(&self, hash: &Hash) -> Path {
+        let tip = self.tip();
+        let mut path = Vec::new();
+        let mut at = *hash;
+        while at != tip.hash {
+            if self.is_final(&at) {
+                return if path.is_empty() { Path::Final } else { Path::Conflict };
+            }
+            let Some(header) = self.open.get(&at) else { return Path::Missing(at) };
+            if header.height <= tip.height {
+                return Path::Conflict;
+            }
+            path.push(header.clone());
+            at = header.parent;
+        }
+        if path.is_empty() {
+            return Path::Final;
+        }
+        path.reverse();
+        Path::Open(path)
+    }
+
+    /// Makes `header`, a child of the tip, the tip. Returns whether it orders batches.
+    pub fn finalize(&mut self, header: &Header) -> bool {
+        let moves = moves_lanes(header, &self.tip());
+        self.open.remove(&header.hash());
+        self.by_hash.insert(header.hash(), header.height);
+        self.last.insert(header.height, header.clone());
+        if moves {
+            self.final_move = header.height;
+        }
+        self.open.retain(|_, open| open.height > header.height);
+        while self.last.len() > usize::try_from(FINAL_HEADERS_KEPT).unwrap_or(usize::MAX) {
+            if let Some((_, dropped)) = self.last.pop_first() {
+                self.by_hash.remove(&dropped.hash());
+            }
+        }
+        moves
+    }
+
+    /// Height of the last block on the chain up to `hash` that ordered batches; none if a header is missing.
+    pub fn last_move(&self, hash: &Hash) -> Option<Height> {
+        match self.path(hash) {
+            Path::Final => Some(self.final_move),
+            Path::Open(path) => {
+                let mut parent = self.tip();
+                let mut last = self.final_move;
+                for header in &path {
+                    if moves_lanes(header, &parent) {
+                        last = header.height;
+                    }
+                    parent = Block::of(header);
+                }
+                Some(last)
+            }
+            Path::Missing(_) | Path::Conflict => None,
+        }
+    }
+
+    pub fn open_len(&self) -> usize {
+        self.open.len()
+    }
+}
+
+fn moves_lanes(header: &Header, parent: &Block) -> bool {
+    header.cut != parent.cut_for(header.epoch, header.cut.len())
+}

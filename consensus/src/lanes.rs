@@ -1,0 +1,447 @@
+//! Dissemination: every validator's lane of batches, spread before anybody orders them. Rules D1 to D6.
+//!
+//! It holds batches by digest, so the payload of a block is the hash chain behind the block's tip, whatever chain this
+//! replica accepted into the lane itself.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use tally_types::{
+    Batch, Epoch, Hash, Seq, Signature, SignedBatch, Stake, Tip, ValidatorSet,
+    batch::{BATCH_BYTES_MAX, BATCH_TRANSACTIONS_MAX},
+};
+
+use crate::{
+    config::{ANNOUNCEMENTS_KEPT, EARLY_BATCHES_MAX, LANE_WINDOW},
+    event::Reject,
+};
+
+/// Transaction bytes a batch aims at; the rest of [`BATCH_BYTES_MAX`] is framing and one last transaction.
+const BATCH_BYTES_TARGET: usize = BATCH_BYTES_MAX - 16 * 1024;
+
+/// What became of a batch.
+#[derive(Debug)]
+pub(crate) enum Accept {
+    /// It, and perhaps early ones after it, were accepted into the lane.
+    Accepted(Vec<SignedBatch>),
+    /// It was here already, or waits for the one before.
+    Known,
+    /// It was dropped.
+    Dropped(Reject),
+    /// Its producer signed another batch for this place: that one's digest and signature.
+    Contradicts(Hash, Signature),
+}
+
+/// All lanes of one epoch, and every batch held.
+#[derive(Debug)]
+pub(crate) struct Lanes {
+    epoch: Epoch,
+    set: ValidatorSet,
+    me: Option<u32>,
+    lanes: Vec<Lane>,
+    held: BTreeMap<Hash, Batch>,
+    /// Own transactions not in a batch yet, and when the first of them came.
+    waiting: VecDeque<Bytes>,
+    waiting_bytes: usize,
+    waiting_since: Option<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Lane {
+    /// Highest accepted.
+    tip: Tip,
+    /// Up to which the final chain orders it.
+    ordered: Tip,
+    /// Accepted and above what is ordered and released, with the producer's signature (own ones get it a turn later).
+    chain: BTreeMap<Seq, (Hash, Option<Signature>)>,
+    /// Arrived before the one they follow.
+    early: BTreeMap<Seq, SignedBatch>,
+    /// Per validator, the tips it announced, latest last.
+    announced: Vec<VecDeque<Tip>>,
+}
+
+impl Lane {
+    /// Highest sequence up to which `place` announced the chain accepted here, counting links known here only. Rule D4.
+    fn announced_on_chain(&self, place: usize) -> Seq {
+        let announced = self.announced.get(place).into_iter().flatten();
+        let on_chain = announced.filter(|tip| self.is_on_chain(tip));
+        on_chain.map(|tip| tip.seq).max().unwrap_or(Seq::ZERO)
+    }
+
+    fn is_on_chain(&self, tip: &Tip) -> bool {
+        *tip == self.ordered || self.chain.get(&tip.seq).is_some_and(|(digest, _)| *digest == tip.digest)
+    }
+
+    fn has_announced(&self, place: usize, tip: &Tip) -> bool {
+        self.announced.get(place).is_some_and(|tips| tips.contains(tip))
+            || (self.is_on_chain(tip) && self.announced_on_chain(place) >= tip.seq)
+    }
+}
+
+impl Lanes {
+    pub fn new(epoch: Epoch, set: ValidatorSet, me: Option<u32>) -> Lanes {
+        let mut lanes = Lanes {
+            epoch,
+            set,
+            me,
+            lanes: Vec::new(),
+            held: BTreeMap::new(),
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            waiting_since: None,
+        };
+        lanes.clear_lanes();
+        lanes
+    }
+
+    fn clear_lanes(&mut self) {
+        let count = self.set.len();
+        let lane = || Lane { announced: vec![VecDeque::new(); count], ..Lane::default() };
+        self.lanes = (0..count).map(|_| lane()).collect();
+    }
+
+    /// Rule P5: the lanes of an epoch end with it. What is not ordered lapses; this replica's own transactions among it wait
+    /// for its lane of the new epoch. `keep` are the digests that final blocks still need.
+    pub fn next_epoch(&mut self, epoch: Epoch, set: ValidatorSet, me: Option<u32>, keep: &[Hash], now: u64) {
+        let lapsed = self.lapsed();
+        self.epoch = epoch;
+        self.set = set;
+        self.me = me;
+        self.clear_lanes();
+        let old = std::mem::take(&mut self.held);
+        self.held = old.into_iter().filter(|(digest, _)| keep.contains(digest)).collect();
+        for transaction in lapsed.into_iter().rev() {
+            self.waiting_bytes = self.waiting_bytes.saturating_add(transaction.len());
+            self.waiting.push_front(transaction);
+        }
+        if !self.waiting.is_empty() {
+            self.waiting_since = Some(now);
+        }
+    }
+
+    /// Transactions of this replica's own lane that nothing final orders.
+    fn lapsed(&self) -> Vec<Bytes> {
+        let Some(lane) = self.own() else { return Vec::new() };
+        let above = lane.chain.range(lane.ordered.seq.next()..);
+        let batches = above.filter_map(|(_, (digest, _))| self.held.get(digest));
+        batches.flat_map(|batch| batch.transactions().iter().cloned()).collect()
+    }
+
+    fn lane(&self, place: u32) -> Option<&Lane> {
+        self.lanes.get(usize::try_from(place).ok()?)
+    }
+
+    fn lane_mut(&mut self, place: u32) -> Option<&mut Lane> {
+        self.lanes.get_mut(usize::try_from(place).ok()?)
+    }
+
+    fn own(&self) -> Option<&Lane> {
+        self.lane(self.me?)
+    }
+
+    // Own transactions.
+
+    /// Takes in client transactions. Their bound is kept by the caller, who asks [`Lanes::waiting_bytes`] first.
+    pub fn add_transactions(&mut self, transactions: Vec<Bytes>, now: u64) {
+        for transaction in transactions {
+            self.waiting_bytes = self.waiting_bytes.saturating_add(transaction.len());
+            self.waiting.push_back(transaction);
+            self.waiting_since.get_or_insert(now);
+        }
+    }
+
+    pub fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes
+    }
+
+    /// When the next batch is due; none if nothing waits or the lane is a window ahead of what is ordered. Rules D1, D5.
+    pub fn seal_due(&self, batch_delay: u64) -> Option<u64> {
+        let since = self.waiting_since?;
+        let lane = self.own()?;
+        if lane.tip.seq.next().above(lane.ordered.seq) > LANE_WINDOW {
+            return None;
+        }
+        let full = self.waiting_bytes >= BATCH_BYTES_TARGET || self.waiting.len() >= BATCH_TRANSACTIONS_MAX;
+        let nothing_in_flight = lane.tip.seq <= lane.ordered.seq;
+        Some(if full || nothing_in_flight { since } else { since.saturating_add(batch_delay) })
+    }
+
+    /// Seals the next batch of this replica's lane and accepts it. It must be durable before it is signed. Rule D1.
+    pub fn seal(&mut self, now: u64) -> Option<Batch> {
+        let me = self.me?;
+        let parent = self.own()?.tip;
+        let mut transactions = Vec::new();
+        let mut size = 0usize;
+        while let Some(next) = self.waiting.front() {
+            // Four bytes frame a transaction inside a batch.
+            let with_next = size.saturating_add(next.len()).saturating_add(4);
+            let full = with_next > BATCH_BYTES_TARGET || transactions.len() >= BATCH_TRANSACTIONS_MAX;
+            if full && !transactions.is_empty() {
+                break;
+            }
+            size = with_next;
+            transactions.extend(self.waiting.pop_front());
+        }
+        self.waiting_bytes = self.waiting.iter().map(Bytes::len).sum();
+        self.waiting_since = (!self.waiting.is_empty()).then_some(now);
+        if transactions.is_empty() {
+            return None;
+        }
+        let batch = Batch::new(self.epoch, me, parent, transactions);
+        self.put(me, &batch, None);
+        Some(batch)
+    }
+
+    /// Notes the signature of an own batch, and takes back one from the journal.
+    pub fn own_signed(&mut self, batch: &SignedBatch) {
+        let tip = batch.batch.tip();
+        if let Some(lane) = self.me.and_then(|me| self.lane_mut(me))
+            && let Some((digest, signature)) = lane.chain.get_mut(&tip.seq)
+            && *digest == tip.digest
+        {
+            *signature = Some(batch.signature);
+        }
+    }
+
+    /// Own batches above `seq`, signed, at most `most`: for a validator that lacks them. Rule D1.
+    pub fn own_after(&self, seq: Seq, most: u64) -> Vec<SignedBatch> {
+        let Some(lane) = self.own() else { return Vec::new() };
+        let wanted = lane.chain.range(seq.next()..=seq.plus(most));
+        let signed = wanted.filter_map(|(_, (digest, signature))| {
+            let batch = self.held.get(digest)?.clone();
+            Some(SignedBatch { batch, signature: (*signature)? })
+        });
+        signed.collect()
+    }
+
+    /// Own batches above what is ordered whose signature is not at hand: after a restart.
+    pub fn own_unsigned(&self) -> Vec<Batch> {
+        let Some(lane) = self.own() else { return Vec::new() };
+        let above = lane.chain.range(lane.ordered.seq.next()..);
+        let unsigned = above.filter(|(_, (_, signature))| signature.is_none());
+        unsigned.filter_map(|(_, (digest, _))| self.held.get(digest).cloned()).collect()
+    }
+
+    /// This replica's own tip.
+    pub fn own_tip(&self) -> Tip {
+        self.own().map_or(Tip::START, |lane| lane.tip)
+    }
+
+    // Batches of others.
+
+    /// Judges a batch that its producer streamed; signature and transactions were checked. Rules D2, D5.
+    pub fn accept(&mut self, signed: SignedBatch) -> Accept {
+        let (batch, place) = (&signed.batch, signed.batch.lane());
+        if batch.epoch() != self.epoch {
+            return Accept::Dropped(Reject::OtherEpoch);
+        }
+        let Some(lane) = self.lane_mut(place) else { return Accept::Dropped(Reject::Stranger) };
+        let seq = batch.seq();
+        if seq <= lane.tip.seq {
+            // One batch per place, ever.
+            return match lane.chain.get(&seq) {
+                Some((digest, Some(signature))) if *digest != batch.digest() => {
+                    Accept::Contradicts(*digest, *signature)
+                }
+                Some((digest, None)) if *digest != batch.digest() => Accept::Dropped(Reject::DoubleBatch),
+                _ => Accept::Known,
+            };
+        }
+        if seq.above(lane.ordered.seq) > LANE_WINDOW {
+            return Accept::Dropped(Reject::LaneWindow);
+        }
+        if seq > lane.tip.seq.next() {
+            if lane.early.len() < EARLY_BATCHES_MAX {
+                lane.early.entry(seq).or_insert(signed);
+                return Accept::Known;
+            }
+            return Accept::Dropped(Reject::Gap);
+        }
+        if batch.parent_tip() != lane.tip {
+            return Accept::Dropped(Reject::Gap);
+        }
+        let mut accepted = Vec::new();
+        let mut next = Some(signed);
+        while let Some(signed) = next.take() {
+            self.put(place, &signed.batch, Some(signed.signature));
+            accepted.push(signed);
+            let Some(lane) = self.lane_mut(place) else { break };
+            let after = lane.early.remove(&lane.tip.seq.next());
+            next = after.filter(|early| early.batch.parent_tip() == lane.tip);
+        }
+        Accept::Accepted(accepted)
+    }
+
+    /// Makes `batch` the tip of its lane.
+    fn put(&mut self, place: u32, batch: &Batch, signature: Option<Signature>) {
+        self.held.insert(batch.digest(), batch.clone());
+        if let Some(lane) = self.lane_mut(place) {
+            lane.tip = batch.tip();
+            lane.chain.insert(batch.seq(), (batch.digest(), signature));
+        }
+    }
+
+    /// Takes a batch back from the journal: it was accepted once. Rules D2, R1.
+    pub fn replay_accepted(&mut self, batch: &Batch, signature: Option<Signature>) {
+        let follows = self.lane(batch.lane()).is_some_and(|lane| lane.tip == batch.parent_tip());
+        if batch.epoch() == self.epoch && follows {
+            self.put(batch.lane(), batch, signature);
+        } else {
+            self.held.insert(batch.digest(), batch.clone());
+        }
+    }
+
+    /// Keeps a batch by digest: a prepared or final block orders it, or a proposal that may. Rule D2. False if known.
+    pub fn store(&mut self, batch: &Batch) -> bool {
+        self.held.insert(batch.digest(), batch.clone()).is_none()
+    }
+
+    pub fn held(&self, digest: &Hash) -> Option<&Batch> {
+        self.held.get(digest)
+    }
+
+    pub fn held_count(&self) -> usize {
+        self.held.len()
+    }
+
+    // Announcements.
+
+    /// Tips held durably, per lane: what HAVE says. Rule D3.
+    pub fn tips(&self) -> Vec<Tip> {
+        self.lanes.iter().map(|lane| lane.tip).collect()
+    }
+
+    /// Notes what `place` announced. Rule D4.
+    pub fn announce(&mut self, place: u32, tips: &[Tip]) {
+        let Ok(place) = usize::try_from(place) else { return };
+        for (lane, tip) in self.lanes.iter_mut().zip(tips) {
+            let Some(announced) = lane.announced.get_mut(place) else { continue };
+            if *tip == Tip::START || announced.back() == Some(tip) {
+                continue;
+            }
+            announced.push_back(*tip);
+            while announced.len() > ANNOUNCEMENTS_KEPT {
+                announced.pop_front();
+            }
+        }
+    }
+
+    /// What `place` last announced of this replica's own lane.
+    pub fn announced_of_own(&self, place: u32) -> Tip {
+        let tip = || self.own()?.announced.get(usize::try_from(place).ok()?)?.back().copied();
+        tip().unwrap_or(Tip::START)
+    }
+
+    /// Places that announced exactly `tip`, or a tip known here to link to it.
+    pub fn announcers(&self, place: u32, tip: &Tip) -> Vec<u32> {
+        let Some(lane) = self.lane(place) else { return Vec::new() };
+        let said = |validator: &u32| usize::try_from(*validator).is_ok_and(|at| lane.has_announced(at, tip));
+        self.set.places().filter(said).collect()
+    }
+
+    /// The highest tip of a lane, above `above` and at most `most` past it, that validators with at least `stake` announced.
+    /// `held_only`: and that is held here.
+    pub fn tip_announced_by(&self, place: u32, above: Seq, most: u64, stake: Stake, held_only: bool) -> Option<Tip> {
+        let lane = self.lane(place)?;
+        let bound = above.plus(most);
+        // On the chain accepted here: the weighted quantile of how far each validator is.
+        let mut reached: Vec<(Seq, u32)> = Vec::with_capacity(self.set.len());
+        for (at, validator) in self.set.places().enumerate() {
+            reached.push((lane.announced_on_chain(at).min(bound), validator));
+        }
+        reached.sort_by(|one, two| two.cmp(one));
+        let mut sum = Stake::ZERO;
+        let mut best = None;
+        for (seq, validator) in reached {
+            sum = Stake(sum.0.saturating_add(self.set.stake(validator).0));
+            if sum >= stake {
+                best = lane.chain.get(&seq).filter(|_| seq > above).map(|(digest, _)| Tip { seq, digest: *digest });
+                break;
+            }
+        }
+        if held_only {
+            return best;
+        }
+        // Tips not held here count only as themselves.
+        let exact = lane.announced.iter().flatten().filter(|tip| tip.seq > above && tip.seq <= bound);
+        let exact = exact.filter(|tip| best.is_none_or(|best| tip.seq > best.seq));
+        let known = |tip: &&Tip| self.set.stake_of(self.announcers(place, tip)) >= stake;
+        exact.filter(known).max_by_key(|tip| tip.seq).copied().or(best)
+    }
+
+    /// Rule D4: this replica holds the batches of `place` from `tip` down to, not including, `above`, or a weak quorum
+    /// announced `tip`.
+    pub fn is_available(&self, place: u32, tip: &Tip, above: Seq) -> bool {
+        self.payload(place, tip, above).is_ok()
+            || self.set.stake_of(self.announcers(place, tip)) >= self.set.weak_quorum()
+    }
+
+    /// Rule D6: the hash chain that ends in `tip`, down to, not including, `above`; rising. Or the highest batch missing.
+    pub fn payload(&self, place: u32, tip: &Tip, above: Seq) -> Result<Vec<Batch>, Missing> {
+        let mut chain = Vec::new();
+        let mut at = *tip;
+        while at.seq > above {
+            let batch = self.held.get(&at.digest).ok_or(Missing::Batch(at))?;
+            if batch.lane() != place || batch.seq() != at.seq {
+                return Err(Missing::Misfit);
+            }
+            at = batch.parent_tip();
+            chain.push(batch.clone());
+        }
+        chain.reverse();
+        Ok(chain)
+    }
+
+    /// Tips a weak quorum announced and this replica does not hold, with what to ask for down to. Rule D4.
+    pub fn lacking(&self) -> Vec<(u32, Tip, Seq)> {
+        let weak = self.set.weak_quorum();
+        let mut lacking = Vec::new();
+        for (place, lane) in self.set.places().zip(&self.lanes) {
+            let above = lane.tip.seq;
+            if let Some(tip) = self.tip_announced_by(place, above, LANE_WINDOW, weak, false)
+                && !self.held.contains_key(&tip.digest)
+            {
+                lacking.push((place, tip, above));
+            }
+        }
+        lacking
+    }
+
+    // Order.
+
+    /// A final block orders the lanes up to `cut`. Rules D2, D3: a lane on another chain goes on from the ordered tip.
+    pub fn ordered(&mut self, cut: &[Tip]) {
+        for (lane, tip) in self.lanes.iter_mut().zip(cut) {
+            if tip.seq <= lane.ordered.seq {
+                continue;
+            }
+            let on_chain = lane.chain.get(&tip.seq).is_some_and(|(digest, _)| *digest == tip.digest);
+            if !on_chain {
+                lane.tip = *tip;
+                lane.chain.clear();
+                lane.early.clear();
+            }
+            lane.ordered = *tip;
+            // Some ordered links stay: late announcements still count for them, and a second batch still convicts.
+            let keep_from = Seq(tip.seq.0.saturating_sub(LANE_WINDOW));
+            lane.chain = lane.chain.split_off(&keep_from);
+            lane.early = lane.early.split_off(&tip.seq.next());
+        }
+    }
+
+    /// Lets go of batches that are executed and under a certified root. Rule S3.
+    pub fn release(&mut self, digests: &[Hash]) {
+        for digest in digests {
+            self.held.remove(digest);
+        }
+    }
+}
+
+/// Why a payload is not whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Missing {
+    /// This batch is not held.
+    Batch(Tip),
+    /// A batch behind the tip belongs elsewhere: no honest validator announced it.
+    Misfit,
+}

@@ -1,0 +1,439 @@
+//! Proposing, judging proposals, committing. Rules W1, P1, P2, P3, P5.
+
+use std::sync::Arc;
+
+use tally_types::{
+    Certificate, Hash, Header, Height, Proposal, Seq, Stake, Tip, UnixMillis, VoteKind,
+    header::{Executed, HeaderFields},
+};
+
+use super::{Machine, fetching::Need};
+use crate::{
+    chain::{Block, Path},
+    config::CUT_ADVANCE_MAX,
+    event::{Action, Alarm, Unsigned},
+    lanes::Missing,
+    record::Record,
+};
+
+/// What the judgement of a proposal came to.
+enum Verdict {
+    /// Rules kept, waits over.
+    Good,
+    /// Not yet.
+    Wait,
+    /// A rule is broken.
+    Invalid,
+}
+
+impl Machine {
+    // Judging.
+
+    /// Rule P2: PREPAREs the leader's proposal, waits, or gives up on it.
+    pub(super) fn judge(&mut self, out: &mut Vec<Action>) {
+        let Some((proposal, _)) = self.round.proposal.clone() else { return };
+        if !self.signs() || self.agreement.gave_up_here() || self.agreement.sent_prepare().is_some() {
+            return;
+        }
+        match self.verdict(&proposal, out) {
+            Verdict::Good => {
+                let mut outputs = Vec::new();
+                if self.agreement.prepare(proposal.header.hash(), &mut outputs) {
+                    self.moves = self.moves.wrapping_add(1);
+                }
+                self.carry_out(outputs, out);
+            }
+            Verdict::Wait => {}
+            Verdict::Invalid => self.give_up(out),
+        }
+    }
+
+    fn verdict(&mut self, proposal: &Proposal, out: &mut Vec<Action>) -> Verdict {
+        let justification = proposal.justification.as_ref();
+        let Some(parent) = self.agreement.parent(proposal.view, justification.map(Arc::as_ref)) else {
+            return Verdict::Invalid;
+        };
+        let Some(parent) = self.chain.block(&parent) else {
+            self.need_header(parent, justification);
+            return Verdict::Wait;
+        };
+        let header = &proposal.header;
+        // Rule P5: on top of the epoch's last block only that block itself can be proposed again.
+        if parent.height == self.last_height() && parent.epoch == self.agreement.epoch() {
+            return if header.hash() == parent.hash { Verdict::Good } else { Verdict::Invalid };
+        }
+        if !self.keeps_rules(proposal, &parent) {
+            return Verdict::Invalid;
+        }
+        match self.waits_for(proposal, &parent, out) {
+            true => Verdict::Wait,
+            false => Verdict::Good,
+        }
+    }
+
+    /// Rules P2.1 to P2.6, as far as they can be judged for ever.
+    fn keeps_rules(&self, proposal: &Proposal, parent: &Block) -> bool {
+        let header = &proposal.header;
+        let (epoch, set) = (self.agreement.epoch(), self.agreement.set());
+        // P2.1: its signature was checked against the key of the view's leader; the header must name that leader.
+        // P2.2: it extends exactly the parent.
+        let extends = header.parent == parent.hash
+            && header.height == parent.height.next()
+            && header.epoch == epoch
+            && header.view == proposal.view
+            && header.proposer == self.leader()
+            && header.validators == set.hash()
+            && header.cut.len() == set.len();
+        if !extends {
+            return false;
+        }
+        // P2.3: each lane stays or advances, within the limit.
+        let base = parent.cut_for(epoch, set.len());
+        let advances = |(tip, from): (&Tip, &Tip)| {
+            tip == from || (tip.seq > from.seq && tip.seq.above(from.seq) <= CUT_ADVANCE_MAX)
+        };
+        if !header.cut.iter().zip(&base).all(advances) {
+            return false;
+        }
+        // P2.4: x stays, or rises to at most the height of the commit certificate sent along.
+        let executed = header.executed;
+        if executed != parent.executed {
+            let commit = proposal.highest_commit.as_ref().and_then(|commit| self.chain.block(&commit.block));
+            let rises = executed.height > parent.executed.height;
+            if !rises || commit.is_some_and(|commit| executed.height > commit.height) {
+                return false;
+            }
+            if proposal.highest_commit.is_none() {
+                return false;
+            }
+        }
+        // P2.5.
+        if header.time <= parent.time {
+            return false;
+        }
+        // P2.6: while execution lags by more than the window, lanes stand still.
+        if header.height.above(executed.height) > self.config.params.execution_window && header.cut != base {
+            return false;
+        }
+        self.names_next_validators(header, parent)
+    }
+
+    /// The header names V_{e+1} once x covers the last block of epoch e−1, and never before; L_e must name it.
+    fn names_next_validators(&self, header: &Header, parent: &Block) -> bool {
+        let named = header.next_validators;
+        if header.height == self.last_height() && named.is_zero() {
+            return false;
+        }
+        if !self.next_is_due(header.executed.height) {
+            return named.is_zero();
+        }
+        if header.executed == parent.executed && parent.epoch == header.epoch && parent.height > Height::ZERO {
+            return named == parent.next_validators;
+        }
+        // Where this replica has not executed that far yet, the wait for x will bring the set.
+        self.sets.get(&header.epoch.next()).is_none_or(|set| set.hash() == named) && !named.is_zero()
+    }
+
+    fn next_is_due(&self, executed: Height) -> bool {
+        match self.agreement.epoch().previous() {
+            None => true,
+            Some(before) => executed >= self.config.last_height(before),
+        }
+    }
+
+    /// Rule P2's waits: not yet is never invalid.
+    fn waits_for(&mut self, proposal: &Proposal, parent: &Block, out: &mut Vec<Action>) -> bool {
+        let header = &proposal.header;
+        let mut waits = false;
+        let base = parent.cut_for(header.epoch, header.cut.len());
+        for (place, (tip, from)) in self.agreement.set().places().zip(header.cut.iter().zip(&base)) {
+            if tip != from && !self.lanes.is_available(place, tip, from.seq) {
+                let mut sources = self.addresses([self.leader(), place]);
+                sources.extend(self.addresses(self.lanes.announcers(place, tip)));
+                self.fetching.needs.insert(tip.digest, Need::Batches { tip: *tip, above: from.seq, sources });
+                waits = true;
+            }
+        }
+        if header.executed != parent.executed {
+            match self.execution.results.get(&header.executed.height).copied() {
+                None => waits = true,
+                Some(here) if here != header.executed => {
+                    let (height, named) = (header.executed.height, header.executed);
+                    out.push(Action::Alarm(Alarm::StateMismatch { height, here, named }));
+                    waits = true;
+                }
+                // Executed here, so final here: at most the height of a commit certificate that exists.
+                Some(_) => {}
+            }
+            if let Some(commit) = &proposal.highest_commit
+                && !self.chain.knows(&commit.block)
+            {
+                self.need_header(commit.block, Some(commit));
+                waits = true;
+            }
+        }
+        waits | (header.time > self.latest_time_for(parent))
+    }
+
+    /// The latest time a child of `parent` may have now.
+    fn latest_time_for(&self, parent: &Block) -> UnixMillis {
+        let drift = self.config.params.max_clock_drift_ms;
+        self.now.unix.plus(drift).max(parent.time.next())
+    }
+
+    /// When a proposal that waits for its time only may be judged again, in milliseconds of the monotonic clock.
+    pub(super) fn proposal_time_due(&self) -> Option<u64> {
+        let (proposal, _) = self.round.proposal.as_ref()?;
+        let drift = self.config.params.max_clock_drift_ms;
+        let early = proposal.header.time.above(self.now.unix.plus(drift));
+        (early > 0).then(|| self.now.mono_ms.saturating_add(early))
+    }
+
+    // Committing.
+
+    /// Rule P3: COMMITs every prepared block whose headers and payload are here down to the final tip.
+    pub(super) fn commit(&mut self, out: &mut Vec<Action>) {
+        if !self.signs() {
+            return;
+        }
+        let committable: Vec<_> = self.agreement.committable().collect();
+        for (view, block) in committable {
+            if self.is_whole_down(&block) {
+                let mut outputs = Vec::new();
+                self.agreement.send_commit(view, block, &mut outputs);
+                self.moves = self.moves.wrapping_add(1);
+                self.carry_out(outputs, out);
+            }
+        }
+    }
+
+    /// Whether headers and payload of `block` and of its ancestors not yet final are here, hence durable.
+    fn is_whole_down(&mut self, block: &Hash) -> bool {
+        match self.chain.path(block) {
+            Path::Final => true,
+            Path::Conflict => false,
+            Path::Missing(hash) => {
+                let certificate = self.certificate_for(block);
+                self.need_header(hash, certificate.as_ref());
+                false
+            }
+            Path::Open(path) => {
+                let mut parent = self.chain.tip();
+                let mut whole = true;
+                for header in path {
+                    let base = parent.cut_for(header.epoch, header.cut.len());
+                    whole &= self.is_whole(&header, &base);
+                    if let Some(block) = self.chain.block(&header.hash()) {
+                        parent = block;
+                    }
+                }
+                whole
+            }
+        }
+    }
+
+    fn is_whole(&mut self, header: &Header, base: &[Tip]) -> bool {
+        if self.whole.contains(&header.hash()) {
+            return true;
+        }
+        let whole = self.payload(header, base).is_some();
+        if whole {
+            self.whole.insert(header.hash());
+        }
+        whole
+    }
+
+    /// Rule D6: the payload of a block, per lane; what is missing is asked for.
+    pub(super) fn payload(&mut self, header: &Header, base: &[Tip]) -> Option<Vec<Vec<tally_types::Batch>>> {
+        let mut lanes = Vec::with_capacity(header.cut.len());
+        let mut whole = true;
+        for (place, (tip, from)) in (0u32..).zip(header.cut.iter().zip(base)) {
+            match self.lanes.payload(place, tip, from.seq) {
+                Ok(batches) => lanes.push(batches),
+                Err(Missing::Batch(tip)) => {
+                    whole = false;
+                    let mut sources = self.addresses(self.lanes.announcers(place, &tip));
+                    sources.extend(self.addresses([header.proposer, place]));
+                    sources.extend(self.addresses(self.agreement.set().places()));
+                    self.fetching.needs.insert(tip.digest, Need::Batches { tip, above: from.seq, sources });
+                }
+                Err(Missing::Misfit) => return None,
+            }
+        }
+        whole.then_some(lanes)
+    }
+
+    fn certificate_for(&self, block: &Hash) -> Option<Arc<Certificate>> {
+        let commit = self.agreement.commit().into_iter();
+        commit.chain(self.agreement.prepared()).find(|certificate| certificate.block == *block).cloned()
+    }
+
+    /// Rule S0: a header that a certificate names is fetched from the certificate's signers.
+    pub(super) fn need_header(&mut self, hash: Hash, certificate: Option<&Arc<Certificate>>) {
+        let sources = match certificate {
+            Some(certificate) => {
+                let named = if certificate.kind == VoteKind::ViewChange {
+                    certificate.highest.as_ref().unwrap_or(certificate)
+                } else {
+                    certificate
+                };
+                self.addresses(named.signers())
+            }
+            None => self.addresses(self.agreement.set().places()),
+        };
+        self.fetching.needs.insert(hash, Need::Header { hash, sources });
+    }
+
+    // Proposing.
+
+    /// The parent that a proposal of the current view must have, as far as this replica knows.
+    fn parent_here(&self) -> Option<(Option<Arc<Certificate>>, Hash)> {
+        let justification = self.agreement.justification();
+        let parent = self.agreement.parent(self.agreement.view(), justification.as_deref())?;
+        Some((justification, parent))
+    }
+
+    /// Rule W1: whether there is work on top of `parent`.
+    pub(super) fn has_work(&self) -> bool {
+        let Some((_, parent)) = self.parent_here() else { return false };
+        let Some(parent) = self.chain.block(&parent) else { return true };
+        if parent.height == self.last_height() && parent.epoch == self.agreement.epoch() {
+            return true;
+        }
+        let lags = self.chain.last_move(&parent.hash).is_some_and(|last| last > self.chain.tip().executed.height);
+        lags || self.next_cut(&parent, self.next_executed(&parent), self.agreement.set().quorum(), false).1
+    }
+
+    /// Rules P1, W1: proposes if this replica leads and there is reason enough.
+    pub(super) fn propose(&mut self, out: &mut Vec<Action>) {
+        let leads = self.agreement.me() == Some(self.leader());
+        if !leads || !self.signs() || self.agreement.gave_up_here() || self.round.own_proposal.is_some() {
+            return;
+        }
+        let Some((justification, parent)) = self.parent_here() else { return };
+        let Some(parent) = self.chain.block(&parent) else {
+            self.need_header(parent, justification.as_ref());
+            return;
+        };
+        let Some(header) = self.next_header(&parent) else { return };
+        let (epoch, view) = (self.agreement.epoch(), self.agreement.view());
+        self.keep_header(&header, out);
+        let (block, record_justification) = (header.hash(), justification.clone());
+        self.persist(Record::Proposed { epoch, view, block, justification: record_justification }, out);
+        let highest_commit = self.highest_commit.clone();
+        let proposal = Unsigned::Proposal { epoch, view, header, justification, highest_commit };
+        self.round.own_proposal = Some(proposal.clone());
+        self.moves = self.moves.wrapping_add(1);
+        out.push(Action::Sign(proposal));
+    }
+
+    /// The header to propose on `parent` now; none: not yet.
+    fn next_header(&self, parent: &Block) -> Option<Header> {
+        let now = self.now.mono_ms;
+        let waited = now.saturating_sub(self.round.entered_ms);
+        let half = self.view_timeout_ms().checked_div(2).unwrap_or_default();
+        let worked = self.round.work_since_ms.map(|since| now.saturating_sub(since.max(self.round.entered_ms)));
+        let half_over = worked.is_some_and(|worked| worked >= half);
+        if parent.height == self.last_height() && parent.epoch == self.agreement.epoch() {
+            // Rule P5.
+            return parent.header.clone().filter(|_| half_over);
+        }
+        let (epoch, set) = (self.agreement.epoch(), self.agreement.set());
+        let executed = self.next_executed(parent);
+        let (mut cut, mut moves) = self.next_cut(parent, executed, set.quorum(), false);
+        let last_move = self.chain.last_move(&parent.hash)?;
+        let covers = executed.height >= last_move && parent.executed.height < last_move;
+        if waited >= half {
+            // A tip held here that only a weak quorum announced is work as well, after half the propose timeout.
+            let (weak_cut, weak_moves) = self.next_cut(parent, executed, set.weak_quorum(), true);
+            if weak_moves && !moves {
+                (cut, moves) = (weak_cut, weak_moves);
+            }
+        }
+        if !(moves || covers || half_over || waited >= self.config.params.idle_interval_ms) {
+            return None;
+        }
+        let height = parent.height.next();
+        let due = self.next_is_due(executed.height);
+        let next = self.sets.get(&epoch.next()).map(|set| set.hash()).filter(|_| due);
+        if height == self.last_height() && next.is_none() {
+            return None;
+        }
+        let time = self.now.unix.max(parent.time.next());
+        Some(Header::new(HeaderFields {
+            epoch,
+            height,
+            view: self.agreement.view(),
+            parent: parent.hash,
+            proposer: self.leader(),
+            time,
+            cut,
+            executed,
+            validators: set.hash(),
+            next_validators: next.unwrap_or(Hash::ZERO),
+        }))
+    }
+
+    /// The cut a child of `parent` may have by what `stake` announced, and whether it moves.
+    fn next_cut(&self, parent: &Block, executed: Executed, stake: Stake, held_only: bool) -> (Vec<Tip>, bool) {
+        let set = self.agreement.set();
+        let mut cut = parent.cut_for(self.agreement.epoch(), set.len());
+        // Rule P2.6.
+        if parent.height.next().above(executed.height) > self.config.params.execution_window {
+            return (cut, false);
+        }
+        let mut moves = false;
+        for (place, tip) in set.places().zip(cut.iter_mut()) {
+            if let Some(next) = self.lanes.tip_announced_by(place, tip.seq, CUT_ADVANCE_MAX, stake, held_only) {
+                *tip = next;
+                moves = true;
+            }
+        }
+        (cut, moves)
+    }
+
+    /// Rule P1: the highest height that a quorum announced executed, at most this replica's own; else the parent's.
+    fn next_executed(&self, parent: &Block) -> Executed {
+        let set = self.agreement.set();
+        let done = self.execution.done;
+        let mut reached: Vec<(Height, u32)> = Vec::with_capacity(set.len());
+        for (place, member) in set.places().zip(set.members()) {
+            let announced = match Some(member.address) == self.config.me {
+                true => done,
+                false => self.peers.get(&member.address).map_or(Height::ZERO, |peer| peer.executed),
+            };
+            reached.push((announced, place));
+        }
+        reached.sort_by(|one, two| two.cmp(one));
+        let mut sum = Stake::ZERO;
+        let mut height = Height::ZERO;
+        for (announced, place) in reached {
+            sum = Stake(sum.0.saturating_add(set.stake(place).0));
+            if sum >= set.quorum() {
+                height = announced.min(done);
+                break;
+            }
+        }
+        let result = self.execution.results.get(&height).filter(|_| height > parent.executed.height);
+        result.copied().unwrap_or(parent.executed)
+    }
+
+    /// Rules D1, D5: seals own batches that are due.
+    pub(super) fn seal(&mut self, out: &mut Vec<Action>) {
+        if !self.signs() {
+            return;
+        }
+        while self.lanes.seal_due(self.config.batch_delay_ms).is_some_and(|due| due <= self.now.mono_ms) {
+            let Some(batch) = self.lanes.seal(self.now.mono_ms) else { return };
+            self.persist(Record::Sealed(batch.clone()), out);
+            self.have.dirty = true;
+            self.moves = self.moves.wrapping_add(1);
+            out.push(Action::Sign(Unsigned::Batch(batch)));
+        }
+    }
+
+    /// Sequence above which a peer's knowledge of this replica's lane ends.
+    pub(super) fn own_tip_seq(&self) -> Seq {
+        self.lanes.own_tip().seq
+    }
+}

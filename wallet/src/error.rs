@@ -1,0 +1,471 @@
+//! What a command can end in: an exit code for scripts, and for people what happened and what to do next.
+
+use std::{collections::BTreeMap, io, time::SystemTime};
+
+use tally_types::{Amount, Hash, amount::AmountError};
+use thiserror::Error;
+
+use crate::{
+    client::{ChainError, NodeError},
+    config::ConfigError,
+    keystore::{FormatError, KeystoreError},
+    output::rfc3339,
+    prompt::InputError,
+    target::TargetError,
+    token::Token,
+};
+
+/// Exit codes. They are part of the interface: scripts tell outcomes apart by them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// The result cannot be written, or the program cannot start.
+    Failure = 1,
+    /// Wrong arguments or configuration.
+    Usage = 2,
+    /// The node cannot be reached, or cannot serve yet.
+    Unreachable = 3,
+    /// Rejected: it will not run.
+    Rejected = 4,
+    /// It ran in a block and failed there.
+    FailedInBlock = 5,
+    /// Nobody knows yet.
+    Unknown = 6,
+    /// Expired: it never ran and never will.
+    NeverRan = 7,
+    /// A key, a passphrase, or a question without an answer.
+    Key = 8,
+    /// What was asked for does not exist.
+    NotFound = 9,
+    /// The node follows another chain than the pinned one.
+    WrongNetwork = 10,
+    /// Ctrl-C.
+    Interrupted = 130,
+}
+
+/// Why a command did not do what it was asked.
+#[derive(Debug, Error)]
+pub enum WalletError {
+    /// Keys.
+    #[error(transparent)]
+    Keystore(#[from] KeystoreError),
+    /// Configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Questions and secrets.
+    #[error(transparent)]
+    Input(#[from] InputError),
+    /// Not an account.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// Not an amount.
+    #[error(transparent)]
+    Amount(#[from] AmountError),
+    /// A selection that is missing or contradicts another.
+    #[error(transparent)]
+    Usage(#[from] UsageError),
+    /// The node says no, or nothing.
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    /// Another chain.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// Found out before anything was signed.
+    #[error(transparent)]
+    Refusal(#[from] Refusal),
+    /// A signed transaction that did not become final and good.
+    #[error(transparent)]
+    Fate(Box<Fate>),
+    /// Stdout is gone.
+    #[error("cannot write the result: {0}")]
+    Stdout(io::Error),
+    /// No randomness for a new key.
+    #[error("the operating system gives no randomness: {0}")]
+    Randomness(getrandom::Error),
+    /// The program cannot start.
+    #[error("cannot start: {0}")]
+    Start(io::Error),
+    /// Ctrl-C.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+/// What is missing or contradictory in the arguments.
+#[derive(Debug, Error)]
+pub enum UsageError {
+    /// Neither flag nor configuration names a network or a node.
+    #[error("no network is chosen")]
+    NoNetwork,
+    /// `network add` without a node.
+    #[error("`network add` needs the URL of a node")]
+    NoNode,
+    /// Signing for a chain that nothing pins.
+    #[error("nothing is signed for a node alone: only a named network has its chain pinned")]
+    NotPinned,
+    /// A URL that is none, or needs TLS.
+    #[error("{0:?} is not a node URL of the form http://HOST:PORT")]
+    NodeUrl(String),
+    /// No key to pay from.
+    #[error("which key? The keystore has {0}, and --from does not say")]
+    NoSender(usize),
+    /// A secret where a name belongs.
+    #[error("what stands where a name belongs looks like {0}")]
+    Secret(crate::target::SecretKind),
+    /// Words given as arguments.
+    #[error("the words of a key stand on the command line")]
+    BareWords,
+    /// No home folder.
+    #[error("there is no folder for the configuration: neither XDG_CONFIG_HOME nor HOME is set")]
+    NoConfigFolder,
+    /// The memo is too long.
+    #[error("the memo has {0} bytes, at most 256 are allowed")]
+    MemoTooLong(usize),
+    /// The distance to the expiry is too great.
+    #[error("--expire-in is above {}, the most this chain allows", humantime::format_duration(*.max))]
+    ExpireIn {
+        /// The chain's limit.
+        max: std::time::Duration,
+    },
+    /// Nothing to move.
+    #[error("the amount is zero")]
+    AmountZero,
+    /// The arguments make no transaction.
+    #[error("this makes no valid transaction: {0}")]
+    Transaction(tally_types::transaction::TransactionError),
+}
+
+/// Why nothing was signed although the arguments are right.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum Refusal {
+    /// The balance is too small.
+    #[error(
+        "balance {} is {} short of {} (amount {} + fee {})",
+        .token.number(*.balance), .token.number(*.missing), .token.number(*.needed), .token.number(*.amount),
+        .token.number(*.fee)
+    )]
+    Shortage {
+        /// What the account holds.
+        balance: Amount,
+        /// What it lacks.
+        missing: Amount,
+        /// Amount and fee.
+        needed: Amount,
+        /// What was to be moved.
+        amount: Amount,
+        /// What the chain charges.
+        fee: Amount,
+        /// How amounts are written.
+        token: Token,
+    },
+    /// The limit set for the fee is below the fee.
+    #[error("the fee is {}, above the limit of {}", .token.show(*.fee), .token.show(*.max_fee))]
+    FeeTooLow {
+        /// What the chain charges.
+        fee: Amount,
+        /// What the sender would pay.
+        max_fee: Amount,
+        /// How amounts are written.
+        token: Token,
+    },
+    /// Too little to open an account.
+    #[error("an account opens with at least {}, not with {}", .token.show(*.minimum), .token.show(*.amount))]
+    OpeningBalanceTooLow {
+        /// The chain's minimum.
+        minimum: Amount,
+        /// What was given.
+        amount: Amount,
+        /// How amounts are written.
+        token: Token,
+    },
+    /// More than any account can hold.
+    #[error("amount and fee together are more than any account can hold")]
+    Overflow,
+}
+
+/// What became of a signed transaction, when that is not success.
+#[derive(Debug, Error)]
+pub enum Fate {
+    /// It is in a block, and had no effect there but its fee.
+    #[error("transaction {id} failed in block {height}, according to {node}: {why}; only its fee of {fee} was charged")]
+    Failed {
+        /// The transaction.
+        id: Hash,
+        /// Its block.
+        height: u64,
+        /// Who says so.
+        node: String,
+        /// Stable name of the reason.
+        reason: String,
+        /// The reason in words.
+        why: String,
+        /// What to do about it.
+        next: String,
+        /// Fee charged, with its symbol.
+        fee: String,
+    },
+    /// Nothing certain is known.
+    #[error("the outcome of transaction {id} is not known yet: {why}; {}", until(*.expire_time))]
+    Unknown {
+        /// The transaction.
+        id: Hash,
+        /// What the node said last, or why it said nothing.
+        why: String,
+        /// Last moment at which it may run, when this wallet knows it.
+        expire_time: Option<SystemTime>,
+        /// The command that waits on.
+        wait: String,
+    },
+    /// It can never run.
+    #[error(
+        "transaction {id} expired and never ran, according to {node} at height {height}: nothing moved, no fee was charged"
+    )]
+    NeverRan {
+        /// The transaction.
+        id: Hash,
+        /// Who says so.
+        node: String,
+        /// Height the answer speaks of.
+        height: u64,
+    },
+}
+
+fn until(expire_time: Option<SystemTime>) -> String {
+    match expire_time {
+        Some(time) => format!("it may still run until {}, and never after", rfc3339(time)),
+        None => "it may still run until its expire time, and never after".into(),
+    }
+}
+
+impl From<Fate> for WalletError {
+    fn from(fate: Fate) -> WalletError {
+        WalletError::Fate(Box::new(fate))
+    }
+}
+
+impl WalletError {
+    /// The exit code.
+    pub fn exit(&self) -> Exit {
+        match self {
+            WalletError::Target(TargetError::Keystore(_)) | WalletError::Keystore(_) => Exit::Key,
+            WalletError::Input(InputError::Interrupted) | WalletError::Interrupted => Exit::Interrupted,
+            WalletError::Input(_) => Exit::Key,
+            WalletError::Config(ConfigError::NetworkNotFound(_)) => Exit::NotFound,
+            WalletError::Config(_) | WalletError::Target(_) | WalletError::Amount(_) => Exit::Usage,
+            WalletError::Usage(UsageError::NoSender(_)) => Exit::Key,
+            WalletError::Usage(_) => Exit::Usage,
+            WalletError::Node(error) => error.exit,
+            WalletError::Chain(_) => Exit::WrongNetwork,
+            WalletError::Refusal(_) => Exit::Rejected,
+            WalletError::Fate(fate) => match **fate {
+                Fate::Failed { .. } => Exit::FailedInBlock,
+                Fate::Unknown { .. } => Exit::Unknown,
+                Fate::NeverRan { .. } => Exit::NeverRan,
+            },
+            WalletError::Stdout(_) | WalletError::Randomness(_) | WalletError::Start(_) => Exit::Failure,
+        }
+    }
+
+    /// A stable name for scripts: those of `tally.v1.ErrorReason` where a node would use them.
+    pub fn reason(&self) -> String {
+        let name = match self {
+            WalletError::Node(error) => return error.reason.clone(),
+            WalletError::Fate(fate) => match &**fate {
+                Fate::Failed { reason, .. } => return reason.clone(),
+                Fate::Unknown { .. } => "OUTCOME_UNKNOWN",
+                Fate::NeverRan { .. } => "EXPIRED",
+            },
+            WalletError::Refusal(refusal) => match refusal {
+                Refusal::Shortage { .. } => "INSUFFICIENT_FUNDS",
+                Refusal::FeeTooLow { .. } => "FEE_TOO_LOW",
+                Refusal::OpeningBalanceTooLow { .. } => "OPENING_BALANCE_TOO_LOW",
+                Refusal::Overflow => "AMOUNT_OVERFLOW",
+            },
+            WalletError::Keystore(error) | WalletError::Target(TargetError::Keystore(error)) => match error {
+                KeystoreError::NotFound { .. } => "KEY_NOT_FOUND",
+                KeystoreError::Exists { .. } => "KEY_EXISTS",
+                KeystoreError::File { problem: FormatError::Passphrase, .. } => "PASSPHRASE_WRONG",
+                KeystoreError::Name(_) => "KEY_NAME_INVALID",
+                _ => "KEY_FILE",
+            },
+            WalletError::Input(InputError::NobodyToAsk { .. }) => "PROMPT_IMPOSSIBLE",
+            WalletError::Input(InputError::Declined) => "NOT_CONFIRMED",
+            WalletError::Input(InputError::Interrupted) | WalletError::Interrupted => "INTERRUPTED",
+            WalletError::Input(_) => "SECRET_INPUT",
+            WalletError::Target(TargetError::Secret(_))
+            | WalletError::Usage(UsageError::Secret(_) | UsageError::BareWords) => "SECRET_TYPED",
+            WalletError::Target(_) => "ADDRESS_INVALID",
+            WalletError::Amount(_) => "AMOUNT_INVALID",
+            WalletError::Config(ConfigError::NetworkNotFound(_)) => "NETWORK_NOT_FOUND",
+            WalletError::Config(ConfigError::NetworkExists(_)) => "NETWORK_EXISTS",
+            WalletError::Config(_) => "CONFIG",
+            WalletError::Usage(_) => "USAGE",
+            WalletError::Chain(_) => "WRONG_NETWORK",
+            WalletError::Stdout(_) => "STDOUT",
+            WalletError::Randomness(_) | WalletError::Start(_) => "SYSTEM",
+        };
+        name.into()
+    }
+
+    /// What to do next; empty when there is nothing to say.
+    pub fn next_step(&self) -> String {
+        match self {
+            WalletError::Node(error) => error.next.clone(),
+            WalletError::Fate(fate) => match &**fate {
+                Fate::Failed { next, .. } => next.clone(),
+                Fate::Unknown { wait, .. } => format!("wait for the outcome with: {wait}"),
+                Fate::NeverRan { .. } => "send it again".into(),
+            },
+            WalletError::Refusal(refusal) => match refusal {
+                Refusal::Shortage { .. } => "send less, or pay into the account first".into(),
+                Refusal::FeeTooLow { fee, token, .. } => format!("give --max-fee {}", token.number(*fee)),
+                Refusal::OpeningBalanceTooLow { .. } => "give the new account more".into(),
+                Refusal::Overflow => "send less".into(),
+            },
+            WalletError::Keystore(error) | WalletError::Target(TargetError::Keystore(error)) => {
+                keystore_next_step(error).into()
+            }
+            WalletError::Input(error) => match error {
+                InputError::NobodyToAsk { flags, .. } => format!("give {flags}"),
+                InputError::Differ => "type the same passphrase twice".into(),
+                InputError::Words(_) => "compare with the words you wrote down".into(),
+                InputError::WordsFile { .. } => "name a new file in a folder that exists".into(),
+                _ => String::new(),
+            },
+            WalletError::Target(TargetError::Secret(_))
+            | WalletError::Usage(UsageError::Secret(_) | UsageError::BareWords) => {
+                "never type a secret as an argument: it is now in the shell's history, and was visible to other \
+                 users. If it is a real key, move its tokens to a new one. To import a key: tally-wallet keys import \
+                 NAME"
+                    .into()
+            }
+            WalletError::Target(TargetError::NoSuchKey(_)) => {
+                "give an address (tally1…), or one of the names that `tally-wallet keys list` shows".into()
+            }
+            WalletError::Target(TargetError::Address(_)) => {
+                "copy the whole address: 64 characters that start with tally1".into()
+            }
+            WalletError::Amount(_) => "write the amount in tokens, for example 12.5".into(),
+            WalletError::Config(error) => match error {
+                ConfigError::NetworkNotFound(_) => {
+                    "see `tally-wallet network list`, or add it: tally-wallet network add NAME --node URL".into()
+                }
+                ConfigError::NetworkExists(_) => {
+                    "choose another name; to replace it, first delete its part of config.toml".into()
+                }
+                _ => "correct it and try again".into(),
+            },
+            WalletError::Usage(error) => usage_next_step(error).into(),
+            WalletError::Chain(_) => "nothing was signed. Use a node of this network, or add the other chain as a \
+                                      network of its own: tally-wallet network add NAME --node URL"
+                .into(),
+            WalletError::Stdout(_) | WalletError::Randomness(_) | WalletError::Start(_) | WalletError::Interrupted => {
+                String::new()
+            }
+        }
+    }
+
+    /// Facts for scripts.
+    pub fn metadata(&self) -> BTreeMap<String, String> {
+        match self {
+            WalletError::Node(error) => error.metadata.clone(),
+            WalletError::Fate(fate) => match &**fate {
+                Fate::Failed { id, height, .. } | Fate::NeverRan { id, height, .. } => {
+                    pairs([("txId", id.to_string()), ("height", height.to_string())])
+                }
+                Fate::Unknown { id, expire_time, .. } => {
+                    let mut facts = pairs([("txId", id.to_string())]);
+                    facts.extend(expire_time.map(|time| ("expireTime".to_owned(), rfc3339(time))));
+                    facts
+                }
+            },
+            WalletError::Refusal(Refusal::Shortage { balance, missing, needed, .. }) => pairs([
+                ("balance", balance.to_string()),
+                ("missing", missing.to_string()),
+                ("needed", needed.to_string()),
+            ]),
+            WalletError::Chain(error) => {
+                pairs([("field", error.field.to_owned()), ("pinned", error.pinned.clone()), ("got", error.got.clone())])
+            }
+            _ => BTreeMap::new(),
+        }
+    }
+}
+
+fn pairs<const N: usize>(pairs: [(&str, String); N]) -> BTreeMap<String, String> {
+    pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+fn keystore_next_step(error: &KeystoreError) -> &'static str {
+    match error {
+        KeystoreError::Name(_) => "choose another name",
+        KeystoreError::NotFound { .. } => "see `tally-wallet keys list`, or make it: tally-wallet keys new NAME",
+        KeystoreError::Exists { .. } => "choose another name; the existing key was not touched",
+        KeystoreError::File { problem: FormatError::Passphrase, .. } => {
+            "try again; without the passphrase the key comes back only from its words: tally-wallet keys import NAME"
+        }
+        KeystoreError::File { .. } => {
+            "move the file away and bring the key back from its words: tally-wallet keys import NAME"
+        }
+        KeystoreError::Renamed { .. } => "give the file the name of its key again",
+        KeystoreError::Io { .. } | KeystoreError::Randomness(_) => "correct it and try again",
+    }
+}
+
+fn usage_next_step(error: &UsageError) -> &'static str {
+    match error {
+        UsageError::NoNetwork | UsageError::NotPinned => {
+            "add the network once (tally-wallet network add NAME --node URL), then name it with --network NAME"
+        }
+        UsageError::NoNode => "give --node http://HOST:PORT",
+        UsageError::NodeUrl(_) => {
+            "write it like http://127.0.0.1:4700. This wallet speaks no TLS itself: reach a far node through a tunnel"
+        }
+        UsageError::NoSender(0) => "make a key: tally-wallet keys new NAME",
+        UsageError::NoSender(_) => "give --from NAME, or put from = \"NAME\" into config.toml",
+        UsageError::NoConfigFolder => "give --config-dir DIR",
+        UsageError::MemoTooLong(_) => "shorten the memo",
+        UsageError::ExpireIn { .. } => "give a shorter --expire-in",
+        UsageError::AmountZero => "give an amount above zero, for example 12.5",
+        UsageError::Transaction(_) => "correct the arguments; nothing was sent",
+        UsageError::Secret(_) | UsageError::BareWords => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token() -> Token {
+        Token::new("TALLY", 9).unwrap()
+    }
+
+    #[test]
+    fn a_shortage_says_by_how_much() {
+        let refusal = Refusal::Shortage {
+            balance: Amount(3_000_000_000),
+            missing: Amount(9_501_000_000),
+            needed: Amount(12_501_000_000),
+            amount: Amount(12_500_000_000),
+            fee: Amount(1_000_000),
+            token: token(),
+        };
+        assert_eq!(refusal.to_string(), "balance 3 is 9.501 short of 12.501 (amount 12.5 + fee 0.001)");
+        let error = WalletError::from(refusal);
+        assert_eq!((error.exit(), error.reason().as_str()), (Exit::Rejected, "INSUFFICIENT_FUNDS"));
+    }
+
+    #[test]
+    fn an_unknown_outcome_is_never_called_a_failure() {
+        let error = WalletError::from(Fate::Unknown {
+            id: Hash::of(b"tx"),
+            why: "http://n has it as pending".into(),
+            expire_time: Some(SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_800_000_000)),
+            wait: "tally-wallet tx wait X".into(),
+        });
+        let text = format!("{error} {}", error.next_step());
+        assert!(!text.contains("fail"), "{text}");
+        assert!(text.contains("may still run until 2027-01-15T08:00:00Z"), "{text}");
+        assert!(text.contains("tally-wallet tx wait X"), "{text}");
+        assert_eq!(error.exit(), Exit::Unknown);
+    }
+}
