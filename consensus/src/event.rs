@@ -57,6 +57,11 @@ pub enum Event {
         /// The peer.
         from: Address,
     },
+    /// A peer speaks of an epoch that is over here: it is behind.
+    Behind {
+        /// The peer.
+        from: Address,
+    },
     /// A stream to this validator came up: it may have missed anything.
     Connected(Address),
     /// Admitted client transactions, serialized.

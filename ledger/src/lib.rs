@@ -61,3 +61,4 @@ pub use receipt::{Receipt, ReceiptError};
 pub use reject::{Discard, Failure, Rejection};
 pub use snapshot::SnapshotError;
 pub use state::State;
+pub use tree::Step;

@@ -9,9 +9,8 @@ use tally_consensus::{
     Unsigned, Voting,
 };
 use tally_types::{
-    Address, Batch, Certificate, Have, Hash, Header, Height, Params, Proposal, PublicKey, Signature, SignedBatch,
-    SignedBytes, Stake, Tip, UnixMillis, Validator, ValidatorSet, ViewChange, Vote, VoteKind,
-    header::Executed,
+    Address, Batch, Certificate, Hash, Have, Header, Height, Params, Proposal, PublicKey, Signature, SignedBatch,
+    SignedBytes, Stake, Tip, UnixMillis, Validator, ValidatorSet, ViewChange, Vote, VoteKind, header::Executed,
     vote::Ballot,
 };
 
@@ -92,6 +91,7 @@ pub struct Node {
     /// Final blocks executed, by height from 1, with what execution led to.
     pub blocks: Vec<(Order, Executed)>,
     pub tick_at: u64,
+    pub busy_until: u64,
     pub ever: bool,
     pub rejected: BTreeMap<String, u64>,
 }
@@ -150,6 +150,7 @@ impl World {
             incarnation: 0,
             blocks: Vec::new(),
             tick_at: u64::MAX,
+            busy_until: 0,
             ever: false,
             rejected: BTreeMap::new(),
         };
@@ -301,7 +302,10 @@ impl World {
                     self.handle(to, Event::Own(*message));
                 }
             }
-            Happening::Ask { to, from, fetch } => self.answer(to, from, fetch),
+            Happening::Ask { to, from, fetch } => {
+                self.log(|| format!("{from} asks {to}: {fetch:?}"));
+                self.answer(to, from, fetch);
+            }
             Happening::Answer { to, from, answer } => self.take_answer(to, from, answer),
             Happening::Executed { to, incarnation, executed } => {
                 if self.nodes[to].incarnation == incarnation {
@@ -385,7 +389,8 @@ impl World {
 
     fn carry_out(&mut self, node: usize, actions: Vec<Action>) {
         // Crash points: before the sync nothing of the turn is left; after it, any first part of what is sent.
-        let crash = self.faulty() && self.setup.faults.crashes > 0 && self.rng.below(20_000) < self.setup.faults.crashes;
+        let crash =
+            self.faulty() && self.setup.faults.crashes > 0 && self.rng.below(20_000) < self.setup.faults.crashes;
         if crash && self.rng.percent(50) {
             return self.crash_in_turn(node);
         }
@@ -431,7 +436,10 @@ impl World {
             }
             Action::Execute(order) => {
                 let executed = self.execute(node, *order);
-                let delay = 1 + self.rng.below(5);
+                // One thread executes, in order.
+                let done = self.nodes[node].busy_until.max(self.now) + self.rng.below(5);
+                self.nodes[node].busy_until = done;
+                let delay = done - self.now;
                 let incarnation = self.nodes[node].incarnation;
                 self.at(delay, Happening::Executed { to: node, incarnation, executed });
             }
@@ -477,7 +485,8 @@ impl World {
             return None;
         }
         // Most are quick, some take up to the longest delay: reordering.
-        let longest = if self.rng.percent(90) { self.setup.faults.delay_ms.min(20) } else { self.setup.faults.delay_ms };
+        let longest =
+            if self.rng.percent(90) { self.setup.faults.delay_ms.min(20) } else { self.setup.faults.delay_ms };
         Some(1 + self.rng.below(longest.max(1)))
     }
 
@@ -496,7 +505,7 @@ impl World {
                 }
             }
             Judgement::Ahead => self.handle(to, Event::Ahead { from: from_address }),
-            Judgement::Over => {}
+            Judgement::Over => self.handle(to, Event::Behind { from: from_address }),
             Judgement::Drop(reject) => *self.nodes[to].rejected.entry(format!("{reject:?}")).or_default() += 1,
         }
     }
@@ -511,14 +520,19 @@ impl World {
                 wanted.iter().flat_map(|(tip, above)| machine.lookup_batches(tip, *above, 64)).collect(),
             ),
             Fetch::Blocks { from, to } => {
-                let range = self.nodes[node].blocks.iter().filter(|(order, _)| {
-                    order.header.height >= from && order.header.height <= to
-                });
-                Answer::Blocks(range.map(|(order, _)| FetchedBlock {
-                    header: order.header.clone(),
-                    batches: order.lanes.iter().flatten().cloned().collect(),
-                    commit: order.commit.clone(),
-                }).collect())
+                let range = self.nodes[node]
+                    .blocks
+                    .iter()
+                    .filter(|(order, _)| order.header.height >= from && order.header.height <= to);
+                Answer::Blocks(
+                    range
+                        .map(|(order, _)| FetchedBlock {
+                            header: order.header.clone(),
+                            batches: order.lanes.iter().flatten().cloned().collect(),
+                            commit: order.commit.clone(),
+                        })
+                        .collect(),
+                )
             }
         };
         if let Some(delay) = self.travel(node, from) {
@@ -527,6 +541,7 @@ impl World {
     }
 
     fn take_answer(&mut self, to: usize, from: usize, answer: Answer) {
+        self.log(|| format!("{from} answers {to}: {answer:?}"));
         let event = match answer {
             Answer::Headers(headers) => Event::Headers(headers),
             Answer::Batches(batches) => Event::Batches(batches),
@@ -633,8 +648,7 @@ pub fn sign(genesis: &Hash, node: &Node, unsigned: Unsigned) -> Message {
         Unsigned::Proposal { epoch, view, header, justification, highest_commit } => {
             let justification_bytes =
                 justification.as_ref().map(|certificate| Bytes::from(certificate.encode())).unwrap_or_default();
-            let bytes =
-                tally_types::proposal::signed_bytes(genesis, epoch, view, &header.hash(), &justification_bytes);
+            let bytes = tally_types::proposal::signed_bytes(genesis, epoch, view, &header.hash(), &justification_bytes);
             let signature = signed(&bytes);
             Message::Proposal(Arc::new(Proposal {
                 epoch,
@@ -715,4 +729,3 @@ fn describe(message: &Message) -> String {
         }
     }
 }
-

@@ -204,7 +204,7 @@ pub enum Fate {
         fee: String,
     },
     /// Nothing certain is known.
-    #[error("the outcome of transaction {id} is not known yet: {why}; {}", until(*.expire_time))]
+    #[error("the outcome of transaction {id} is not known yet: {why}; {}", until(*.expire_time, *.past))]
     Unknown {
         /// The transaction.
         id: Hash,
@@ -212,6 +212,8 @@ pub enum Fate {
         why: String,
         /// Last moment at which it may run, when this wallet knows it.
         expire_time: Option<SystemTime>,
+        /// Whether a block's time is past it already.
+        past: bool,
         /// The command that waits on.
         wait: String,
     },
@@ -229,8 +231,9 @@ pub enum Fate {
     },
 }
 
-fn until(expire_time: Option<SystemTime>) -> String {
+fn until(expire_time: Option<SystemTime>, past: bool) -> String {
     match expire_time {
+        _ if past => "its expire time is over, so it ran before or never will".into(),
         Some(time) => format!("it may still run until {}, and never after", rfc3339(time)),
         None => "it may still run until its expire time, and never after".into(),
     }
@@ -312,7 +315,7 @@ impl WalletError {
             WalletError::Node(error) => error.next.clone(),
             WalletError::Fate(fate) => match &**fate {
                 Fate::Failed { next, .. } => next.clone(),
-                Fate::Unknown { wait, .. } => format!("wait for the outcome with: {wait}"),
+                Fate::Unknown { wait, .. } => format!("do not send it again before you know; wait with: {wait}"),
                 Fate::NeverRan { .. } => "send it again".into(),
             },
             WalletError::Refusal(refusal) => match refusal {
@@ -327,6 +330,7 @@ impl WalletError {
             WalletError::Input(error) => match error {
                 InputError::NobodyToAsk { flags, .. } => format!("give {flags}"),
                 InputError::Differ => "type the same passphrase twice".into(),
+                InputError::Empty(what) => format!("give {what}; nothing was changed"),
                 InputError::Words(_) => "compare with the words you wrote down".into(),
                 InputError::WordsFile { .. } => "name a new file in a folder that exists".into(),
                 _ => String::new(),
@@ -460,6 +464,7 @@ mod tests {
             id: Hash::of(b"tx"),
             why: "http://n has it as pending".into(),
             expire_time: Some(SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_800_000_000)),
+            past: false,
             wait: "tally-wallet tx wait X".into(),
         });
         let text = format!("{error} {}", error.next_step());

@@ -27,7 +27,7 @@ const EXTENSION: &str = "key";
 
 /// Name of a key: 1 to [`NAME_LEN_MAX`] of a-z, 0-9, "-" and "_", starting with a letter or digit, and not with "tally1",
 /// so that no name can be taken for an address, a path or a flag.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct KeyName(String);
 
 /// A folder of keys.
@@ -229,6 +229,12 @@ impl FromStr for KeyName {
             return Err(KeystoreError::Name(text.chars().take(80).collect()));
         }
         Ok(KeyName(text.to_owned()))
+    }
+}
+
+impl fmt::Debug for KeyName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
     }
 }
 

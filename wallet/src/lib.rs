@@ -24,6 +24,8 @@ mod files;
 mod json;
 mod output;
 mod prompt;
+#[cfg(test)]
+mod scenarios;
 mod target;
 mod token;
 

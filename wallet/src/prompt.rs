@@ -106,11 +106,17 @@ impl Prompt {
         self.hidden("The words, separated by spaces: ", "the words", "--words-file, --words-stdin or --secret-file")
     }
 
-    /// A yes to `question`. `flag` is what says yes without a terminal.
-    pub async fn confirm(self, question: &'static str) -> Result<(), InputError> {
-        if !self.may_ask {
-            return Err(InputError::NobodyToAsk { question: "a confirmation", flags: "--yes" });
+    /// Fails when nobody could say yes: asked before a person is shown what it is about.
+    pub fn can_confirm(self) -> Result<(), InputError> {
+        match self.may_ask {
+            true => Ok(()),
+            false => Err(InputError::NobodyToAsk { question: "a confirmation", flags: "--yes" }),
         }
+    }
+
+    /// A yes to `question`.
+    pub async fn confirm(self, question: &'static str) -> Result<(), InputError> {
+        self.can_confirm()?;
         let mut stderr = io::stderr();
         let _ = write!(stderr, "{question} [y/N] ");
         let _ = stderr.flush();

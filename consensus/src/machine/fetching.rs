@@ -43,6 +43,9 @@ pub(super) struct Fetching {
     pub behind: bool,
     /// Since when a peer has claimed a higher final block.
     pub lag_since_ms: Option<u64>,
+    /// The final block whose payload keeps execution waiting, and since when. Peers may have let go of its batches: then
+    /// only the block as a whole can be had.
+    payload_gap: Option<(Height, u64)>,
     /// Who is giving a range of blocks, and until when it may take.
     range: Option<(Address, u64)>,
     /// Who to ask next for a range.
@@ -128,10 +131,23 @@ impl Machine {
         Height::ZERO
     }
 
-    /// Rule S2: asks one peer after the other for final blocks while any claims to have more than this replica.
+    /// Notes which final block waits for its payload; none: none does.
+    pub(super) fn note_payload_gap(&mut self, height: Option<Height>) {
+        let known = self.fetching.payload_gap.map(|(height, _)| height);
+        if known != height {
+            self.fetching.payload_gap = height.map(|height| (height, self.now.mono_ms));
+        }
+    }
+
+    /// Rule S2: asks one peer after the other for final blocks, while any claims to have more than this replica or while
+    /// the payload of one that is final here is missing.
     fn fetch_range(&mut self, out: &mut Vec<Action>) {
         let (now, tip) = (self.now.mono_ms, self.chain.tip_height());
-        let claims = |peer: &super::Peer| peer.far_ahead || peer.final_height > tip;
+        let gap = self.fetching.payload_gap;
+        let gap =
+            gap.filter(|(_, since)| now.saturating_sub(*since) >= self.config.resend_ms).map(|(height, _)| height);
+        let from = gap.unwrap_or(tip.next());
+        let claims = |peer: &super::Peer| peer.far_ahead || peer.final_height >= from;
         let ahead: Vec<Address> =
             self.peers.iter().filter(|(_, peer)| claims(peer)).map(|(address, _)| *address).collect();
         if ahead.is_empty() {
@@ -141,7 +157,7 @@ impl Machine {
         }
         let since = *self.fetching.lag_since_ms.get_or_insert(now);
         let far = |peer: &super::Peer| peer.far_ahead || peer.final_height.above(tip) > 8;
-        let hurry = self.fetching.behind || self.ahead.is_some() || self.peers.values().any(far);
+        let hurry = gap.is_some() || self.fetching.behind || self.ahead.is_some() || self.peers.values().any(far);
         // A block or two usually come by themselves, through proposals and votes.
         if !hurry && now.saturating_sub(since) < self.config.resend_ms {
             return;
@@ -150,18 +166,22 @@ impl Machine {
             return;
         }
         if let Some((slow, _)) = self.fetching.range.take() {
-            // It claimed more than it gave in time: it must claim again before it is asked again.
-            if let Some(peer) = self.peers.get_mut(&slow).filter(|_| ahead.len() > 1) {
-                peer.far_ahead = false;
-                peer.final_height = Height::ZERO;
-            }
+            // It claimed more than it gave in time: others come first until it claims again.
+            self.disbelieve(slow);
         }
         self.fetching.turn = self.fetching.turn.wrapping_add(1);
         let chosen = self.fetching.turn.checked_rem(ahead.len()).and_then(|turn| ahead.get(turn)).copied();
         let Some(chosen) = chosen else { return };
         let patience = self.config.resend_ms.saturating_mul(4).max(200);
         self.fetching.range = Some((chosen, now.saturating_add(patience)));
-        out.push(Action::Ask(chosen, Fetch::Blocks { from: tip.next(), to: tip.plus(FETCH_BLOCKS) }));
+        out.push(Action::Ask(chosen, Fetch::Blocks { from, to: from.plus(FETCH_BLOCKS) }));
+    }
+
+    fn disbelieve(&mut self, peer: Address) {
+        if let Some(peer) = self.peers.get_mut(&peer) {
+            peer.final_height = Height::ZERO;
+            peer.far_ahead = false;
+        }
     }
 
     pub(super) fn on_headers(&mut self, headers: Vec<Header>, out: &mut Vec<Action>) {
@@ -201,21 +221,40 @@ impl Machine {
             return out.push(Action::Dropped(Reject::NotAsked));
         }
         self.fetching.range = None;
-        let Some((certificate, usable)) = self.usable_range(&blocks) else {
-            // It claimed more than it gave.
-            if let Some(peer) = self.peers.get_mut(&from) {
-                peer.final_height = Height::ZERO;
-                peer.far_ahead = false;
+        let tip = self.chain.tip_height();
+        let known = blocks.iter().take_while(|block| block.header.height <= tip).count();
+        let (known, above) = blocks.split_at_checked(known).unwrap_or((&blocks, &[]));
+        let filled = self.fill_payload(known, out);
+        let Some((certificate, usable)) = self.usable_range(above) else {
+            if !filled {
+                self.disbelieve(from);
+                out.push(Action::Dropped(Reject::BadBlocks));
             }
-            return out.push(Action::Dropped(Reject::BadBlocks));
+            return;
         };
-        for block in blocks.iter().take(usable) {
+        for block in above.iter().take(usable) {
             for batch in &block.batches {
                 self.keep_batch(batch, out);
             }
             self.keep_header(&block.header, out);
         }
         self.on_certificate(&certificate, out);
+    }
+
+    /// Takes the payload of blocks that are final here already and wait for it. Whether there was any.
+    fn fill_payload(&mut self, blocks: &[FetchedBlock], out: &mut Vec<Action>) -> bool {
+        let mut filled = false;
+        for block in blocks {
+            let waiting = self.execution.queue.iter().find(|(header, _, _)| *header == block.header);
+            let Some(base) = waiting.map(|(_, base, _)| base.clone()) else { continue };
+            if self.has_payload(block, &base) {
+                for batch in &block.batches {
+                    self.keep_batch(batch, out);
+                }
+                filled = true;
+            }
+        }
+        filled
     }
 
     /// The highest commit certificate of the current epoch in `blocks` up to which they link to the final tip and to their

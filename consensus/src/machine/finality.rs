@@ -1,6 +1,6 @@
 //! From a commit certificate to final blocks, execution, and the next epoch. Rules P4, P5, S3.
 
-use tally_types::{Epoch, Hash, Header, ValidatorSet, header::Executed};
+use tally_types::{Epoch, Hash, Header, Tip, ValidatorSet, header::Executed};
 
 use super::{Machine, Round};
 use crate::{
@@ -64,14 +64,16 @@ impl Machine {
             }
             if header.height <= self.execution.covered {
                 // The snapshot holds what it led to, and the journal says so in its turn.
-                if self.execution.issued < header.height && self.execution.done < header.height {
+                if self.execution.done < header.height {
                     return;
                 }
+                let digests = self.digests_held(&header, &base);
+                self.execution.unreleased.push_back((header.height, digests));
                 self.execution.queue.pop_front();
                 continue;
             }
             let Some(lanes) = self.payload(&header, &base) else {
-                return;
+                return self.note_payload_gap(Some(header.height));
             };
             let Some(validators) = self.sets.get(&header.epoch).cloned() else { return };
             let digests: Vec<Hash> = lanes.iter().flatten().map(|batch| batch.digest()).collect();
@@ -80,6 +82,13 @@ impl Machine {
             self.execution.queue.pop_front();
             out.push(Action::Execute(Box::new(Order { header, commit, validators, lanes })));
         }
+        self.note_payload_gap(None);
+    }
+
+    /// Digests of the batches of a block that are held here.
+    fn digests_held(&self, header: &Header, base: &[Tip]) -> Vec<Hash> {
+        let chains = header.cut.iter().zip(base).map(|(tip, from)| self.lookup_batches(tip, from.seq, usize::MAX));
+        chains.flatten().map(|batch| batch.digest()).collect()
     }
 
     pub(super) fn on_executed(&mut self, executed: Executed, validators: ValidatorSet, out: &mut Vec<Action>) {
@@ -156,10 +165,7 @@ impl Machine {
         let queued: Vec<_> =
             self.execution.queue.iter().map(|(header, base, _)| (header.clone(), base.clone())).collect();
         for (header, base) in queued {
-            for (place, (tip, from)) in (0u32..).zip(header.cut.iter().zip(&base)) {
-                let batches = self.lanes.payload(place, tip, from.seq).unwrap_or_default();
-                keep.extend(batches.iter().map(|batch| batch.digest()));
-            }
+            keep.extend(self.digests_held(&header, &base));
         }
         self.agreement = Agreement::new(epoch, set.clone(), me, tip.hash, Some(commit));
         self.lanes.next_epoch(epoch, set, me, &keep, self.now.mono_ms);

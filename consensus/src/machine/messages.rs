@@ -82,6 +82,15 @@ impl Machine {
         peer.far_ahead = true;
     }
 
+    /// Rule V4, for an epoch so old that its messages cannot be judged any more.
+    pub(super) fn on_behind(&mut self, from: Address, out: &mut Vec<Action>) {
+        if !self.sets.values().any(|set| set.place_of(&from).is_some()) {
+            return out.push(Action::Dropped(Reject::Stranger));
+        }
+        self.peers.entry(from).or_default().heard_ms = self.now.mono_ms;
+        self.answer(from, out);
+    }
+
     /// A peer that reconnects may have missed anything: it gets the certificates, and the lane from where it stands.
     pub(super) fn on_connected(&mut self, peer: Address, out: &mut Vec<Action>) {
         out.push(Action::Send(peer, self.certificates()));

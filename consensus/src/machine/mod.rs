@@ -168,6 +168,7 @@ impl Machine {
             Event::Message { from, message } => self.on_message(from, message, out),
             Event::Own(message) => self.on_own(message, out),
             Event::Ahead { from } => self.on_ahead(from, out),
+            Event::Behind { from } => self.on_behind(from, out),
             Event::Connected(peer) => self.on_connected(peer, out),
             Event::Transactions(transactions) => self.lanes.add_transactions(transactions, self.now.mono_ms),
             Event::Headers(headers) => self.on_headers(headers, out),
@@ -239,6 +240,11 @@ impl Machine {
     /// A header it holds, for a peer that asks.
     pub fn lookup_header(&self, hash: &Hash) -> Option<&Header> {
         self.chain.header(hash)
+    }
+
+    /// Whether it holds this batch.
+    pub fn holds(&self, digest: &Hash) -> bool {
+        self.lanes.held(digest).is_some()
     }
 
     /// The batches it holds from `tip` down to, not including, `above`, highest first, at most `most`, for a peer that asks.

@@ -16,7 +16,7 @@ pub mod snapshot;
 
 pub use disk::{Disk, DiskFile, RealDisk};
 pub use home::{Home, HomeError};
-//pub use index::{Index, IndexError, IndexedBlock, IndexedTransaction};
+pub use index::{Index, IndexError, IndexedBlock, IndexedTransaction};
 pub use journal::{Journal, JournalConfig, JournalError, JournalReader, Position, Record, Recovered};
 pub use sim_disk::{Loss, SimDisk};
-//pub use snapshot::{Snapshot, SnapshotError, Snapshots};
+pub use snapshot::{Snapshot, SnapshotError, Snapshots};

@@ -511,7 +511,9 @@ mod tests {
         };
         assert_eq!(outcome(5), outcome(5));
         assert!((0..20).any(|seed| outcome(seed) != outcome(5)));
-        assert!((0..20).any(|seed| outcome(seed).chunks(SECTOR_BYTES).any(|sector| sector.windows(2).any(|two| two[0] != two[1]))));
+        assert!((0..20).any(|seed| {
+            outcome(seed).chunks(SECTOR_BYTES).any(|sector| sector.windows(2).any(|two| two[0] != two[1]))
+        }));
     }
 
     #[test]

@@ -93,6 +93,7 @@ pub async fn run(context: &Context, order: Order) -> Result<(), WalletError> {
     let (account, _) = client.account(&key.address, &chain.token).await?;
     let plan = Plan::new(&order, to, &account, &chain)?;
     if !context.globals.yes {
+        context.prompt.can_confirm()?;
         context.output.preamble(&describe(&plan, &key, &chosen, &chain));
         let question = if plan.kind == Kind::Transfer { "Send?" } else { "Open the account?" };
         context.prompt.confirm(question).await?;

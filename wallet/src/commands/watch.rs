@@ -76,8 +76,11 @@ pub async fn watch(context: &Context, client: &Client, token: &Token, target: &T
                 if nonce_is_unused(client, token, target).await {
                     return Err(Fate::NeverRan { id: target.id, node, height }.into());
                 }
-                let why = format!("{node} no longer knows it at height {height}, past its expire time");
-                return Err(unknown(context, target, why));
+                let why =
+                    format!("{node} does not know it at height {height}, but its nonce is used or cannot be asked for");
+                let wait = format!("{}, at a node that keeps more", context.wait_command(&target.id));
+                let expire_time = target.expire_time;
+                return Err(Fate::Unknown { id: target.id, why, expire_time, past: true, wait }.into());
             }
             Word::Open(why) => why,
         };
@@ -91,7 +94,7 @@ pub async fn watch(context: &Context, client: &Client, token: &Token, target: &T
 /// "Nobody knows yet", with the command that goes on waiting.
 pub fn unknown(context: &Context, target: &Target, why: String) -> WalletError {
     let wait = context.wait_command(&target.id);
-    Fate::Unknown { id: target.id, why, expire_time: target.expire_time, wait }.into()
+    Fate::Unknown { id: target.id, why, expire_time: target.expire_time, past: false, wait }.into()
 }
 
 fn read(answer: tally_proto::v1::WaitTransactionResponse, target: &Target, node: &str) -> Word {

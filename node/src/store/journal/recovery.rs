@@ -119,13 +119,8 @@ pub(super) fn open<E>(
         return Err(JournalError::SectorSize { found: config.sector_bytes }.into());
     }
     let (mut segments, unfinished) = find_segments(&*disk, &config)?;
-    let mut scan = Scan {
-        next_sequence: 1,
-        end: GROUPS_OFFSET,
-        last: None,
-        repairs: Vec::new(),
-        recovered: Recovered::default(),
-    };
+    let mut scan =
+        Scan { next_sequence: 1, end: GROUPS_OFFSET, last: None, repairs: Vec::new(), recovered: Recovered::default() };
     for (index, segment) in segments.iter().enumerate() {
         scan.segment(&*disk, index, segment, replay)?;
     }
@@ -136,7 +131,7 @@ pub(super) fn open<E>(
         scan.recovered.headers_repaired += 1;
     }
     if let (Some(cut), Some(segment)) = (&scan.recovered.cut, segments.last()) {
-        segment.cut(cut.offset, config.reserve_bytes()).map_err(|source| segment.failed(&*disk, "cut", source))?;
+        segment.cut(cut.offset).map_err(|source| segment.failed(&*disk, "cut", source))?;
     }
     // The sync of the last group may have failed in the process before this one: what was just read may be in memory
     // only, and only a new write brings it to the disk.
@@ -157,13 +152,14 @@ pub(super) fn open<E>(
                 segment: number,
                 base: scan.next_sequence,
             };
-            let file = header.create(&*disk, config.reserve_bytes())?;
+            let file = header.create(&*disk)?;
             scan.end = GROUPS_OFFSET;
             scan.recovered.segments += 1;
             (header, header.framing(), file)
         }
     };
     disk.sync_names().map_err(|source| JournalError::disk("sync the folder of", &*disk, "", source))?;
+    let size = file.size().map_err(|source| JournalError::disk("read", &*disk, "", source))?;
     let journal = Journal {
         reader: JournalReader::new(disk.clone(), config.clone()),
         disk,
@@ -172,6 +168,7 @@ pub(super) fn open<E>(
         framing,
         file,
         end: scan.end,
+        size,
         next_sequence: scan.next_sequence,
         group: Vec::new(),
         group_bytes: 0,
@@ -244,14 +241,9 @@ impl Segment {
     }
 
     /// Cuts a torn tail off, so that no sector of it can ever be taken for part of a later group.
-    fn cut(&self, offset: u64, reserve: u64) -> std::io::Result<()> {
+    fn cut(&self, offset: u64) -> std::io::Result<()> {
         self.file.set_size(offset)?;
-        self.file.sync()?;
-        // Only a matter of speed: on a full disk the node should still start.
-        match self.file.reserve(reserve) {
-            Err(error) if error.kind() != std::io::ErrorKind::StorageFull => Err(error),
-            _ => self.file.sync(),
-        }
+        self.file.sync()
     }
 }
 

@@ -82,11 +82,10 @@ impl Header {
     }
 
     /// Creates the segment's file, durably, with no group in it.
-    pub fn create(&self, disk: &dyn Disk, reserve: u64) -> Result<Box<dyn DiskFile>, JournalError> {
+    pub fn create(&self, disk: &dyn Disk) -> Result<Box<dyn DiskFile>, JournalError> {
         let name = file_name(self.segment);
         let failed = |source| JournalError::disk("create", disk, &name, source);
         let file = disk.create(&name).map_err(failed)?;
-        file.reserve(reserve.max(GROUPS_OFFSET)).map_err(failed)?;
         self.write(&*file).map_err(failed)?;
         // Before a group is in it, so that a group that was acknowledged is never in a file without a name.
         disk.sync_names().map_err(failed)?;

@@ -9,7 +9,7 @@ const GENESIS: [u8; 32] = [7; 32];
 const LAST_GROUP: u64 = 9;
 
 fn config() -> JournalConfig {
-    JournalConfig { genesis: GENESIS, segment_bytes: 12 << 10, sector_bytes: 512, reserve: false }
+    JournalConfig { genesis: GENESIS, segment_bytes: 12 << 10, sector_bytes: 512, reserve_bytes: 0 }
 }
 
 fn record(kind: u8, vital: bool, length: usize) -> Record {
@@ -57,7 +57,11 @@ fn plain(records: &[(Position, Record)]) -> Vec<Record> {
 
 /// Writes the groups after the journal's last, up to `last`; how far it came.
 fn run(disk: &SimDisk, last: u64, acknowledged: &mut u64) -> Result<(), JournalError> {
-    let (mut journal, ..) = open(disk)?;
+    run_with(disk, config(), last, acknowledged)
+}
+
+fn run_with(disk: &SimDisk, config: JournalConfig, last: u64, acknowledged: &mut u64) -> Result<(), JournalError> {
+    let (mut journal, ..) = open_with(disk, config)?;
     for sequence in *acknowledged + 1..=last {
         journal.append(&group(sequence))?;
         journal.sync()?;
@@ -67,9 +71,22 @@ fn run(disk: &SimDisk, last: u64, acknowledged: &mut u64) -> Result<(), JournalE
 }
 
 fn written() -> SimDisk {
+    written_to(LAST_GROUP)
+}
+
+fn written_to(last: u64) -> SimDisk {
     let disk = SimDisk::new();
-    run(&disk, LAST_GROUP, &mut 0).unwrap();
+    run(&disk, last, &mut 0).unwrap();
     disk
+}
+
+/// The script in several segments, and all of it in one: there, no later file proves a group complete.
+fn written_both_ways() -> [SimDisk; 2] {
+    let disk = SimDisk::new();
+    let config = JournalConfig { segment_bytes: 1 << 20, ..config() };
+    run_with(&disk, config, LAST_GROUP, &mut 0).unwrap();
+    assert_eq!(disk.list().unwrap().len(), 1);
+    [written(), disk]
 }
 
 fn is_subsequence(part: &[Record], whole: &[Record]) -> bool {
@@ -94,30 +111,40 @@ fn losses() -> Vec<Loss> {
 
 #[test]
 fn a_power_cut_at_any_operation_keeps_everything_acknowledged() {
-    let operations = written().operations();
-    assert!(operations > 25, "the script became trivial: {operations} operations");
-    for cut_at in 0..operations {
-        for loss in losses() {
-            let context = format!("power cut at operation {cut_at}, {loss:?}");
-            let disk = SimDisk::new();
-            disk.fail_power_after(cut_at);
-            let mut acknowledged = 0;
-            assert!(run(&disk, LAST_GROUP, &mut acknowledged).is_err());
-            disk.crash(loss);
-            let (mut journal, _, records) = open(&disk).unwrap_or_else(|error| panic!("{context}: {error}"));
-            let recovered = plain(&records);
-            assert_recovered(&recovered, acknowledged, &context);
-
-            // What was recovered is durable, and the journal goes on from there.
-            let more = record(200, true, 600);
-            journal.append(std::slice::from_ref(&more)).unwrap();
-            journal.sync().unwrap();
-            disk.crash(Loss::Everything);
-            let (_, report, records) = open(&disk).unwrap_or_else(|error| panic!("{context}, again: {error}"));
-            assert_eq!(plain(&records), [recovered, vec![more]].concat(), "{context}");
-            assert_eq!((report.cut, report.repaired), (None, Vec::new()), "{context}");
+    for reserve_bytes in [0, 1500] {
+        let config = JournalConfig { reserve_bytes, ..config() };
+        let whole = SimDisk::new();
+        run_with(&whole, config.clone(), LAST_GROUP, &mut 0).unwrap();
+        assert!(whole.operations() > 25, "the script became trivial: {} operations", whole.operations());
+        for cut_at in 0..whole.operations() {
+            for loss in losses() {
+                power_cut(&config, cut_at, loss);
+            }
         }
     }
+}
+
+fn power_cut(config: &JournalConfig, cut_at: u64, loss: Loss) {
+    let context = format!("power cut at operation {cut_at}, {loss:?}, reserve {}", config.reserve_bytes);
+    let disk = SimDisk::new();
+    disk.fail_power_after(cut_at);
+    let mut acknowledged = 0;
+    assert!(run_with(&disk, config.clone(), LAST_GROUP, &mut acknowledged).is_err());
+    disk.crash(loss);
+    let opened = open_with(&disk, config.clone());
+    let (mut journal, _, records) = opened.unwrap_or_else(|error| panic!("{context}: {error}"));
+    let recovered = plain(&records);
+    assert_recovered(&recovered, acknowledged, &context);
+
+    // What was recovered is durable, and the journal goes on from there.
+    let more = record(200, true, 600);
+    journal.append(std::slice::from_ref(&more)).unwrap();
+    journal.sync().unwrap();
+    disk.crash(Loss::Everything);
+    let opened = open_with(&disk, config.clone());
+    let (_, report, records) = opened.unwrap_or_else(|error| panic!("{context}, again: {error}"));
+    assert_eq!(plain(&records), [recovered, vec![more]].concat(), "{context}");
+    assert_eq!((report.cut, report.repaired), (None, Vec::new()), "{context}");
 }
 
 #[test]
@@ -189,8 +216,12 @@ fn a_full_disk_is_an_error_and_what_was_acknowledged_stays() {
         let mut acknowledged = 0;
         let full = run(&disk, LAST_GROUP, &mut acknowledged).unwrap_err();
         assert!(matches!(full, JournalError::Disk { .. }), "{full}");
-        // Restarted while the disk is still full, then with space again.
-        assert_recovered(&plain(&open(&disk).unwrap().2), acknowledged, "still full");
+        // Restarted while the disk is still full: it starts if there is room to complete the last group.
+        match open(&disk) {
+            Ok((.., records)) => assert_recovered(&plain(&records), acknowledged, "still full"),
+            Err(JournalError::Disk { source, .. }) => assert_eq!(source.kind(), io::ErrorKind::StorageFull),
+            Err(error) => panic!("{error}"),
+        }
         disk.set_capacity(None);
         disk.crash(Loss::Some(capacity));
         assert_recovered(&plain(&open(&disk).unwrap().2), acknowledged, "with space");
@@ -199,10 +230,13 @@ fn a_full_disk_is_an_error_and_what_was_acknowledged_stays() {
 
 #[test]
 fn a_flipped_bit_anywhere_is_repaired_and_reported() {
-    let disk = written();
-    let expected = groups(LAST_GROUP);
+    // Two segments and every kind of group; of the headers, which are one checksum, every 13th byte.
+    let disk = written_to(5);
+    assert_eq!(disk.list().unwrap().len(), 2);
+    let expected = groups(5);
     for name in disk.list().unwrap() {
-        for offset in 0..disk.bytes(&name).unwrap().len() {
+        let size = disk.bytes(&name).unwrap().len();
+        for offset in (0..8192).step_by(13).chain(8192..size) {
             let context = format!("bit flipped in byte {offset} of {name}");
             let damaged = disk.copy();
             assert!(damaged.flip_bit(&name, offset, offset as u8));
@@ -243,49 +277,112 @@ fn layout(disk: &SimDisk) -> Vec<(String, u64, frame::Shape)> {
 
 #[test]
 fn both_copies_damaged_is_a_torn_tail_in_the_last_group_and_refused_before() {
-    let disk = written();
-    let places = layout(&disk);
-    assert_eq!(places.len() as u64, LAST_GROUP);
-    for (name, offset, shape) in &places {
-        let damaged = disk.copy();
-        let second = offset + u64::from(shape.sectors_a) * 512;
-        for at in [*offset, second] {
-            assert!(damaged.flip_bit(name, at as usize + 30, 3));
-        }
-        let before: Vec<_> = disk.list().unwrap().iter().map(|name| damaged.bytes(name)).collect();
-        let opened = open(&damaged);
-        if shape.sequence == LAST_GROUP {
-            let (_, report, records) = opened.unwrap();
-            assert_eq!(report.cut.map(|cut| (cut.file, cut.offset)), Some((name.clone(), *offset)));
-            assert_eq!(plain(&records), groups(LAST_GROUP - 1));
-            continue;
-        }
-        match opened.map(|_| ()) {
-            Err(JournalError::Damaged { file, offset: at, sequence, .. }) => {
-                assert_eq!((&file, at, sequence), (name, *offset, shape.sequence));
+    for disk in written_both_ways() {
+        let places = layout(&disk);
+        assert_eq!(places.len() as u64, LAST_GROUP);
+        for (name, offset, shape) in &places {
+            let damaged = disk.copy();
+            let second = offset + u64::from(shape.sectors_a) * 512;
+            for at in [*offset, second] {
+                assert!(damaged.flip_bit(name, at as usize + 30, 3));
             }
-            other => panic!("group {}: {other:?}", shape.sequence),
+            assert_refused_unless_last(&damaged, name, *offset, shape.sequence);
         }
-        let after: Vec<_> = disk.list().unwrap().iter().map(|name| damaged.bytes(name)).collect();
-        assert_eq!(before, after, "a journal that is refused must stay as it was found");
     }
 }
 
 #[test]
 fn a_lost_stretch_before_the_tail_is_refused() {
-    let disk = written();
-    for (name, offset, shape) in &layout(&disk) {
-        let damaged = disk.copy();
-        let mut bytes = disk.bytes(name).unwrap();
-        let end = *offset as usize + shape.sectors as usize * 512;
-        bytes[*offset as usize..end].fill(0);
-        damaged.put(name, bytes);
-        let opened = open(&damaged).map(|(.., records)| plain(&records));
-        match shape.sequence {
-            // Zeros at the end of the log are what a tail that never reached the disk looks like.
-            LAST_GROUP => assert_eq!(opened.unwrap(), groups(LAST_GROUP - 1)),
-            _ => assert!(matches!(opened, Err(JournalError::Damaged { .. })), "group {}", shape.sequence),
+    for disk in written_both_ways() {
+        for (name, offset, shape) in &layout(&disk) {
+            let damaged = disk.copy();
+            let mut bytes = disk.bytes(name).unwrap();
+            let end = *offset as usize + shape.sectors as usize * 512;
+            bytes[*offset as usize..end].fill(0xff);
+            damaged.put(name, bytes);
+            assert_refused_unless_last(&damaged, name, *offset, shape.sequence);
         }
+    }
+}
+
+fn assert_refused_unless_last(damaged: &SimDisk, name: &str, offset: u64, sequence: u64) {
+    let contents = || damaged.list().unwrap().iter().map(|name| damaged.bytes(name)).collect::<Vec<_>>();
+    let before = contents();
+    let opened = open(damaged);
+    if sequence == LAST_GROUP {
+        let (_, report, records) = opened.unwrap();
+        assert_eq!(report.cut.map(|cut| (cut.file, cut.offset)), Some((name.to_owned(), offset)));
+        assert_eq!(plain(&records), groups(LAST_GROUP - 1));
+        return;
+    }
+    match opened.map(|_| ()) {
+        Err(JournalError::Damaged { file, offset: at, sequence: group, .. }) => {
+            assert_eq!((file.as_str(), at, group), (name, offset, sequence));
+        }
+        other => panic!("group {sequence}: {other:?}"),
+    }
+    assert_eq!(contents(), before, "a journal that is refused must stay as it was found");
+}
+
+#[test]
+fn groups_taken_off_an_earlier_segment_are_missed_though_the_next_is_empty() {
+    let disk = SimDisk::new();
+    let one = JournalConfig { segment_bytes: 1 << 20, ..config() };
+    run_with(&disk, one, LAST_GROUP, &mut 0).unwrap();
+    let (name, offset, _) = layout(&disk).pop().unwrap();
+    // A segment was begun, and the power failed before its first group.
+    let header = Header { sector_bytes: 512, genesis: GENESIS, segment: 2, base: LAST_GROUP + 1 };
+    header.create(&disk).unwrap();
+    assert_eq!(plain(&open(&disk).unwrap().2), groups(LAST_GROUP));
+    disk.put(&name, disk.bytes(&name).unwrap()[..offset as usize].to_vec());
+    match open(&disk).map(|_| ()) {
+        Err(JournalError::Damaged { file, offset: at, sequence, found: Damage::EarlyEnd }) => {
+            assert_eq!((file, at, sequence), (name, offset, LAST_GROUP));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_group_of_another_journal_put_in_its_place_does_not_pass() {
+    let disk = written();
+    let other = SimDisk::new();
+    let (mut journal, ..) = open_with(&other, JournalConfig { genesis: [8; 32], ..config() }).unwrap();
+    for sequence in 1..=LAST_GROUP {
+        let mut records = group(sequence);
+        records.iter_mut().for_each(|record| record.bytes = vec![9; record.bytes.len()].into());
+        journal.append(&records).unwrap();
+        journal.sync().unwrap();
+    }
+    for (name, offset, shape) in layout(&disk) {
+        let mixed = disk.copy();
+        let mut bytes = disk.bytes(&name).unwrap();
+        let stretch = offset as usize..offset as usize + shape.sectors as usize * 512;
+        bytes[stretch.clone()].copy_from_slice(&other.bytes(&name).unwrap()[stretch]);
+        mixed.put(&name, bytes);
+        match open(&mixed) {
+            Ok((.., records)) => assert_eq!(plain(&records), groups(LAST_GROUP - 1)),
+            Err(error) => assert!(matches!(error, JournalError::Damaged { .. }), "{error}"),
+        }
+    }
+}
+
+#[test]
+fn a_power_cut_during_a_repair_leaves_one_copy_good() {
+    let disk = written();
+    let (name, offset, shape) = layout(&disk).remove(1);
+    assert_eq!(group(shape.sequence).iter().filter(|record| !record.vital).count(), 2);
+    // In the middle of a record without a second copy.
+    disk.flip_bit(&name, offset as usize + 700, 0);
+    let vital = |records: Vec<Record>| records.into_iter().filter(|record| record.vital).collect::<Vec<_>>();
+    for seed in 0..2000 {
+        let damaged = disk.copy();
+        damaged.fail_power_after(seed % 4);
+        assert!(open(&damaged).is_err());
+        damaged.crash(Loss::Some(seed));
+        let (.., records) = open(&damaged).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        assert_eq!(vital(plain(&records)), vital(groups(LAST_GROUP)), "seed {seed}");
+        assert!(is_subsequence(&plain(&records), &groups(LAST_GROUP)), "seed {seed}");
     }
 }
 
@@ -295,7 +392,7 @@ fn a_cut_in_the_last_segment_keeps_every_group_before_it() {
     let name = disk.list().unwrap().pop().unwrap();
     let places = layout(&disk);
     let bytes = disk.bytes(&name).unwrap();
-    for length in 0..bytes.len() {
+    for length in (0..8192).step_by(101).chain(8192..bytes.len()) {
         let cut = disk.copy();
         cut.put(&name, bytes[..length].to_vec());
         let whole_before = |(file, offset, shape): &&(String, u64, frame::Shape)| {
@@ -367,10 +464,12 @@ fn random_damage_never_lets_a_wrong_record_pass() {
 fn a_record_that_holds_a_journal_is_not_taken_for_one() {
     let inner = written();
     let bytes = inner.bytes(&inner.list().unwrap()[0]).unwrap();
-    for shift in 0..512 {
+    for shift in (0..512).step_by(24) {
         let disk = SimDisk::new();
         let (mut journal, ..) = open(&disk).unwrap();
-        journal.append(&[record(1, false, shift), Record { kind: 2, vital: true, bytes: bytes.clone().into() }]).unwrap();
+        journal
+            .append(&[record(1, false, shift), Record { kind: 2, vital: true, bytes: bytes.clone().into() }])
+            .unwrap();
         journal.sync().unwrap();
         // The first sectors of both copies are gone: what a torn write looks like.
         let (name, offset, shape) = layout(&disk).remove(0);
@@ -451,7 +550,7 @@ fn records_are_read_back_by_position_and_a_damaged_first_copy_is_read_from_the_s
     }
     for (position, record) in &written {
         match reader.read(*position) {
-            Ok(found) => assert_eq!((&found, found.vital), (record, true)),
+            Ok(found) => assert_eq!((&found, found.vital || found.bytes.is_empty()), (record, true)),
             Err(error) => assert!(matches!(error, JournalError::NoRecord { .. }) && !record.vital, "{error}"),
         }
     }
@@ -460,7 +559,7 @@ fn records_are_read_back_by_position_and_a_damaged_first_copy_is_read_from_the_s
 #[test]
 fn reserved_zeros_are_no_tail() {
     let disk = SimDisk::new();
-    let reserved = JournalConfig { reserve: true, ..config() };
+    let reserved = JournalConfig { reserve_bytes: 5000, ..config() };
     let (mut journal, ..) = open_with(&disk, reserved.clone()).unwrap();
     for sequence in 1..=LAST_GROUP {
         journal.append(&group(sequence)).unwrap();
@@ -495,4 +594,22 @@ fn what_is_above_a_bound_is_refused_and_the_group_stays_as_it_was() {
 fn a_sector_size_the_format_does_not_know_is_refused() {
     let odd = JournalConfig { sector_bytes: 520, ..config() };
     assert!(matches!(open_with(&SimDisk::new(), odd), Err(JournalError::SectorSize { found: 520 })));
+}
+
+#[test]
+fn a_journal_on_a_real_disk_is_read_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = Arc::new(crate::store::disk::RealDisk::open(folder.path()).unwrap());
+    for last in [1, 2] {
+        let mut found = Vec::new();
+        let (mut journal, report) = Journal::open(disk.clone(), JournalConfig::new(GENESIS), &mut |_, record| {
+            found.push(record);
+            Ok::<(), Infallible>(())
+        })
+        .unwrap();
+        assert_eq!((found, report.cut), (groups(last - 1), None));
+        let positions = journal.append(&group(last)).unwrap();
+        journal.sync().unwrap();
+        assert_eq!(journal.reader().read(positions[0]).unwrap(), group(last)[0]);
+    }
 }

@@ -1,0 +1,195 @@
+//! Transactions on their way: from a client's submission to the block that executes them.
+//!
+//! A transaction is pending here from its admission until a block executes or discards it, or until a block's time passes
+//! its expiry. Pending promises nothing; it is kept so that the same bytes sent again are answered alike, so that two
+//! transactions of one nonce do not both go out, and so that waiters learn the outcome. Rules: bounded in all and per
+//! sender, so one that floods leaves room for others.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use bytes::Bytes;
+use tally_ledger::Rejection;
+use tally_types::{Address, Hash, Nonce, UnixMillis, VerifiedTransaction};
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::context::Latest;
+
+/// Transactions pending in all.
+pub const PENDING_MAX: usize = 100_000;
+/// Transactions pending of one sender.
+pub const PENDING_PER_SENDER_MAX: usize = 10_000;
+/// Ids remembered of transactions that expired.
+const EXPIRED_KEPT: usize = 100_000;
+/// Calls that wait for one transaction.
+const WAITERS_PER_TRANSACTION_MAX: usize = 64;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Admission {
+    inner: Mutex<Inner>,
+    to_driver: mpsc::Sender<Bytes>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    pending: HashMap<Hash, VerifiedTransaction>,
+    by_sender: HashMap<Address, BTreeMap<Nonce, Hash>>,
+    by_expiry: BTreeSet<(UnixMillis, Hash)>,
+    expired: HashSet<Hash>,
+    expired_order: VecDeque<Hash>,
+    waiters: HashMap<Hash, Vec<oneshot::Sender<()>>>,
+}
+
+/// Why a transaction is not admitted.
+#[derive(Debug, Error)]
+pub enum AdmissionError {
+    /// It could not be executed on the latest state.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// Another transaction of this sender holds the nonce.
+    #[error("nonce {nonce} of this account is taken by transaction {holder}, which is pending; use {next}")]
+    NonceHeld {
+        /// The nonce.
+        nonce: Nonce,
+        /// The transaction that holds it.
+        holder: Hash,
+        /// A nonce that is free here.
+        next: Nonce,
+    },
+    /// The sender has [`PENDING_PER_SENDER_MAX`] transactions here.
+    #[error("this account has {PENDING_PER_SENDER_MAX} transactions pending here; wait until some are final")]
+    SenderLimit,
+    /// The node is full.
+    #[error("this node has as many transactions pending as it takes; try again shortly, or another node")]
+    Full,
+    /// The node is shutting down.
+    #[error("this node is shutting down; try another")]
+    Stopping,
+}
+
+impl Admission {
+    /// Admitted transactions go to `to_driver`.
+    pub fn new(to_driver: mpsc::Sender<Bytes>) -> Admission {
+        Admission { inner: Mutex::default(), to_driver }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Admits a transaction that is neither pending nor in a block, judged by the state `latest` at time `now`.
+    pub fn admit(&self, latest: &Latest, now: UnixMillis, transaction: VerifiedTransaction) -> Result<(), AdmissionError> {
+        let (id, sender, nonce) = (transaction.id(), transaction.sender(), transaction.body().nonce);
+        let mut inner = self.lock();
+        if inner.pending.contains_key(&id) {
+            return Ok(());
+        }
+        let held = inner.by_sender.get(&sender);
+        let highest = held.and_then(|nonces| nonces.keys().next_back().copied()).unwrap_or_default();
+        if let Some(holder) = held.and_then(|nonces| nonces.get(&nonce)).copied() {
+            return Err(AdmissionError::NonceHeld { nonce, holder, next: highest.next() });
+        }
+        latest.ledger.admit(now, highest, &transaction)?;
+        if held.is_some_and(|nonces| nonces.len() >= PENDING_PER_SENDER_MAX) {
+            return Err(AdmissionError::SenderLimit);
+        }
+        if inner.pending.len() >= PENDING_MAX {
+            return Err(AdmissionError::Full);
+        }
+        match self.to_driver.try_send(Bytes::copy_from_slice(transaction.bytes())) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full(_)) => return Err(AdmissionError::Full),
+            Err(mpsc::error::TrySendError::Closed(_)) => return Err(AdmissionError::Stopping),
+        }
+        inner.by_sender.entry(sender).or_default().insert(nonce, id);
+        inner.by_expiry.insert((transaction.body().expire_time, id));
+        inner.pending.insert(id, transaction);
+        Ok(())
+    }
+
+    /// The pending transaction of this id.
+    pub fn pending(&self, id: &Hash) -> Option<VerifiedTransaction> {
+        self.lock().pending.get(id).cloned()
+    }
+
+    /// How many are pending.
+    pub fn len(&self) -> usize {
+        self.lock().pending.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether this transaction was pending here when a block's time passed its expiry.
+    pub fn expired(&self, id: &Hash) -> bool {
+        self.lock().expired.contains(id)
+    }
+
+    /// The nonce after the highest that is pending here for this account.
+    pub fn next_nonce(&self, sender: &Address) -> Option<Nonce> {
+        let inner = self.lock();
+        inner.by_sender.get(sender)?.keys().next_back().map(|highest| highest.next())
+    }
+
+    /// Resolves when a block executes or discards the transaction, or when it expires; none: too many wait for it.
+    pub fn wait(&self, id: Hash) -> Option<oneshot::Receiver<()>> {
+        let mut inner = self.lock();
+        let waiters = inner.waiters.entry(id).or_default();
+        // Calls that ended leave their place.
+        waiters.retain(|waiter| !waiter.is_closed());
+        if waiters.len() >= WAITERS_PER_TRANSACTION_MAX {
+            return None;
+        }
+        let (sender, receiver) = oneshot::channel();
+        waiters.push(sender);
+        Some(receiver)
+    }
+
+    /// A block with this time was executed and indexed; it executed or discarded `ids`.
+    pub fn settle(&self, ids: &[Hash], block_time: UnixMillis) {
+        let mut inner = self.lock();
+        for id in ids {
+            inner.forget(id);
+        }
+        while let Some((_, id)) = inner.by_expiry.first().copied().filter(|(expiry, _)| *expiry < block_time) {
+            inner.forget(&id);
+            inner.remember_expired(id);
+        }
+        inner.waiters.retain(|_, waiters| waiters.iter().any(|waiter| !waiter.is_closed()));
+    }
+}
+
+impl Inner {
+    fn forget(&mut self, id: &Hash) {
+        if let Some(transaction) = self.pending.remove(id) {
+            let (sender, nonce) = (transaction.sender(), transaction.body().nonce);
+            if let Some(nonces) = self.by_sender.get_mut(&sender) {
+                nonces.remove(&nonce);
+                if nonces.is_empty() {
+                    self.by_sender.remove(&sender);
+                }
+            }
+            self.by_expiry.remove(&(transaction.body().expire_time, *id));
+        }
+        for waiter in self.waiters.remove(id).unwrap_or_default() {
+            // Whoever waited may be gone; that is its own affair.
+            let _ = waiter.send(());
+        }
+    }
+
+    fn remember_expired(&mut self, id: Hash) {
+        self.expired.insert(id);
+        self.expired_order.push_back(id);
+        while self.expired_order.len() > EXPIRED_KEPT {
+            if let Some(oldest) = self.expired_order.pop_front() {
+                self.expired.remove(&oldest);
+            }
+        }
+    }
+}

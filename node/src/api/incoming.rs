@@ -1,0 +1,145 @@
+//! The connections of clients: bounded in number, told apart from sockets that never say anything, and without a spin when
+//! the process runs out of descriptors.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    time::Sleep,
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::server::{Connected, TcpConnectInfo};
+
+use super::Limits;
+
+/// How long to leave the listener alone when the process has no descriptors, or the kernel no memory.
+const BACK_OFF: Duration = Duration::from_millis(100);
+/// What an HTTP/2 client sends first.
+const PREFACE_BYTES: usize = 24;
+
+/// Accepts connections until the receiving end goes away.
+pub(super) fn accept(listener: TcpListener, limits: &Limits) -> ReceiverStream<io::Result<Connection>> {
+    let (sender, receiver) = mpsc::channel(1);
+    let places = Arc::new(Semaphore::new(limits.connections_max));
+    let first_bytes = limits.first_bytes;
+    tokio::spawn(async move {
+        tokio::select! {
+            () = accept_all(&listener, &places, first_bytes, &sender) => {}
+            () = sender.closed() => {}
+        }
+    });
+    ReceiverStream::new(receiver)
+}
+
+async fn accept_all(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+    first_bytes: Duration,
+    sender: &mpsc::Sender<io::Result<Connection>>,
+) {
+    // A place first: whoever finds none waits in the kernel's queue, which is bounded too.
+    while let Ok(permit) = places.clone().acquire_owned().await {
+        let stream = accept_one(listener).await;
+        // Answers are small; waiting to fill packets would cost a client 40 ms. Fails only on a dead socket.
+        let _ = stream.set_nodelay(true);
+        let silence = Silence { deadline: Box::pin(tokio::time::sleep(first_bytes)), bytes: 0 };
+        let connection = Connection { stream, silence: Some(silence), _permit: permit };
+        if sender.send(Ok(connection)).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn accept_one(listener: &TcpListener) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return stream,
+            Err(error) => match error.kind() {
+                // The client's affair.
+                io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted => {}
+                _ => {
+                    tracing::warn!(%error, "client API: cannot accept a connection now");
+                    tokio::time::sleep(BACK_OFF).await;
+                }
+            },
+        }
+    }
+}
+
+/// A connection of a client.
+#[derive(Debug)]
+pub(super) struct Connection {
+    stream: TcpStream,
+    /// Until the client has said that it speaks HTTP/2.
+    silence: Option<Silence>,
+    _permit: OwnedSemaphorePermit,
+}
+
+#[derive(Debug)]
+struct Silence {
+    deadline: Pin<Box<Sleep>>,
+    bytes: usize,
+}
+
+impl Connected for Connection {
+    type ConnectInfo = TcpConnectInfo;
+
+    fn connect_info(&self) -> TcpConnectInfo {
+        self.stream.connect_info()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
+        let Some(silence) = &mut self.silence else { return polled };
+        silence.bytes = silence.bytes.saturating_add(buffer.filled().len().saturating_sub(before));
+        if silence.bytes >= PREFACE_BYTES {
+            self.silence = None;
+            return polled;
+        }
+        if polled.is_pending() && silence.deadline.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}

@@ -1,0 +1,209 @@
+//! The thread that owns the ledger: executes final blocks in order, writes the index, tells everybody.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+};
+
+use tally_consensus::{Event, Order};
+use tally_ledger::{BlockInput, ExecuteError, LaneInput, Ledger, Outcome};
+use tally_types::{Hash, Height, ValidatorSet, body::Operation};
+use thiserror::Error;
+use tokio::sync::{mpsc, watch};
+
+use crate::{
+    context::{Latest, Shared},
+    peers::Input,
+    store::{
+        index::{Index, IndexError, IndexedBlock, IndexedTransaction},
+        snapshot::Snapshots,
+    },
+};
+
+/// Blocks after which the state is written out, so that a restart executes no more than these again.
+const SNAPSHOT_BLOCKS: u64 = 1000;
+/// Payload after which it is written out earlier, in bytes.
+const SNAPSHOT_PAYLOAD_BYTES: u64 = 256 * 1024 * 1024;
+/// Blocks indexed without being flushed; a power cut costs at most these, and they come back from the journal.
+const FLUSH_BLOCKS: u64 = 1000;
+
+/// A final block on its way to the ledger.
+#[derive(Debug)]
+pub struct Job {
+    /// What to execute.
+    pub order: Box<Order>,
+    /// Where its batches lie in the journal, in the order of the block.
+    pub positions: Vec<u64>,
+}
+
+impl Job {
+    /// Adds to an order where its batches lie, and forgets it in `positions`: a batch is ordered once.
+    pub fn new(order: Box<Order>, positions: &mut HashMap<Hash, u64>) -> Job {
+        let digests = order.lanes.iter().flatten().map(|batch| batch.digest());
+        let positions = digests.filter_map(|digest| positions.remove(&digest)).collect();
+        Job { order, positions }
+    }
+}
+
+/// Why execution cannot go on. The node stops: the journal has everything, and nothing wrong was told to anybody.
+#[derive(Debug, Error)]
+pub enum ExecutorError {
+    /// The ledger refused the block.
+    #[error("execution stopped: {0}")]
+    Ledger(#[from] ExecuteError),
+    /// The index cannot be written.
+    #[error("execution stopped: {0}")]
+    Index(#[from] IndexError),
+}
+
+/// Ledger, index and snapshots.
+pub struct Executor {
+    ledger: Ledger,
+    index: Arc<Index>,
+    indexed: Height,
+    snapshots: Arc<Snapshots>,
+    snapshot: Option<JoinHandle<()>>,
+    blocks_since_snapshot: u64,
+    bytes_since_snapshot: u64,
+    /// Up to this height the journal durably says what execution led to: only then a snapshot may say it.
+    durable: Arc<AtomicU64>,
+}
+
+impl Executor {
+    /// Goes on from `ledger`.
+    pub fn new(
+        ledger: Ledger,
+        index: Arc<Index>,
+        snapshots: Arc<Snapshots>,
+        durable: Arc<AtomicU64>,
+    ) -> Result<Executor, IndexError> {
+        let indexed = Height(index.height()?.unwrap_or(0));
+        Ok(Executor {
+            ledger,
+            index,
+            indexed,
+            snapshots,
+            snapshot: None,
+            blocks_since_snapshot: 0,
+            bytes_since_snapshot: 0,
+            durable,
+        })
+    }
+
+    /// The ledger as it is now.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Executes one block; what it came to is still to be indexed.
+    pub fn execute(&mut self, job: &Job) -> Result<(Outcome, IndexedBlock), ExecutorError> {
+        let (header, members) = (&job.order.header, job.order.validators.members());
+        let lanes = members.iter().zip(&job.order.lanes).map(|(member, batches)| LaneInput {
+            fee_recipient: member.address,
+            transactions: batches.iter().flat_map(|batch| batch.transactions()).map(|bytes| &bytes[..]).collect(),
+        });
+        let input = BlockInput { height: header.height, time: header.time, lanes: lanes.collect() };
+        let outcome = self.ledger.execute(&input)?;
+        self.blocks_since_snapshot += 1;
+        self.bytes_since_snapshot += job.order.lanes.iter().flatten().map(|batch| batch.bytes().len() as u64).sum::<u64>();
+        let transactions = outcome.transactions.iter().map(|executed| {
+            let body = executed.transaction.body();
+            let mut accounts = vec![body.sender.0];
+            accounts.extend(body.operations.iter().map(Operation::recipient).map(|address| address.0));
+            accounts.sort_unstable();
+            accounts.dedup();
+            IndexedTransaction {
+                id: executed.receipt.tx_id.0,
+                receipt: executed.receipt.encode(),
+                bytes: executed.transaction.bytes().to_vec(),
+                accounts,
+            }
+        });
+        let block = IndexedBlock {
+            height: header.height.0,
+            hash: header.hash().0,
+            header: header.bytes().to_vec(),
+            commit: job.order.commit.as_ref().map(|commit| commit.encode()),
+            transactions: transactions.collect(),
+            batches: job.positions.clone(),
+        };
+        Ok((outcome, block))
+    }
+
+    /// Indexes blocks that are not indexed yet.
+    pub fn index(&mut self, mut blocks: Vec<IndexedBlock>) -> Result<(), ExecutorError> {
+        blocks.retain(|block| block.height > self.indexed.0);
+        if let Some(last) = blocks.last().map(|block| Height(block.height)) {
+            let flush = last.0 / FLUSH_BLOCKS > self.indexed.0 / FLUSH_BLOCKS;
+            self.index.apply(&blocks, flush)?;
+            self.indexed = last;
+        }
+        Ok(())
+    }
+
+    /// Who votes by the present state.
+    pub fn validators(&self) -> ValidatorSet {
+        self.ledger.state().validators()
+    }
+
+    /// Writes the state out in the background when it is time and the journal allows it.
+    pub fn snapshot_if_due(&mut self) {
+        let due = self.blocks_since_snapshot >= SNAPSHOT_BLOCKS || self.bytes_since_snapshot >= SNAPSHOT_PAYLOAD_BYTES;
+        let height = self.ledger.height();
+        let running = self.snapshot.as_ref().is_some_and(|thread| !thread.is_finished());
+        if !due || running || self.durable.load(Ordering::Acquire) < height.0 {
+            return;
+        }
+        (self.blocks_since_snapshot, self.bytes_since_snapshot) = (0, 0);
+        let (ledger, snapshots) = (self.ledger.clone(), self.snapshots.clone());
+        let write = move || match snapshots.write(height.0, &ledger.encode_snapshot()) {
+            Ok(()) => tracing::info!(%height, "state snapshot written"),
+            // Only a restart will take longer.
+            Err(error) => tracing::warn!(%error, "state snapshot not written"),
+        };
+        self.snapshot = std::thread::Builder::new().name("snapshot".into()).spawn(write).ok();
+    }
+
+    /// Runs until the driver closes `jobs`. Several blocks that wait are indexed together.
+    pub fn run(
+        mut self,
+        mut jobs: mpsc::Receiver<Job>,
+        to_driver: mpsc::Sender<Input>,
+        latest: watch::Sender<Arc<Latest>>,
+        shared: Arc<Shared>,
+    ) -> Result<(), ExecutorError> {
+        let mut waiting = Vec::new();
+        while jobs.blocking_recv_many(&mut waiting, 16) > 0 {
+            let mut blocks = Vec::with_capacity(waiting.len());
+            let mut settled = Vec::new();
+            let mut last = None;
+            for job in waiting.drain(..) {
+                let (outcome, block) = self.execute(&job)?;
+                settled.extend(outcome.transactions.iter().map(|executed| executed.receipt.tx_id));
+                settled.extend(outcome.discarded.iter().map(|(id, _)| *id));
+                blocks.push(block);
+                last = Some(job.order.header.clone());
+                let event = Event::Executed { executed: outcome.executed, validators: self.validators() };
+                if to_driver.blocking_send(Input::Event(event)).is_err() {
+                    return Ok(());
+                }
+            }
+            self.index(blocks)?;
+            if let Some(header) = last {
+                let (height, time, hash) = (header.height, header.time, header.hash());
+                latest.send_replace(Arc::new(Latest { ledger: self.ledger.clone(), height, time, hash }));
+                shared.admission.settle(&settled, time);
+            }
+            self.snapshot_if_due();
+        }
+        if let Some(thread) = self.snapshot.take() {
+            let _ = thread.join();
+        }
+        Ok(())
+    }
+}
+

@@ -1,0 +1,149 @@
+//! Questions to peers: what the machine misses. Nothing in an answer is believed that is not proved by hash or certificate.
+
+use std::{sync::Arc, time::Duration};
+
+use prost::Message as _;
+use tally_consensus::{Event, Fetch, FetchedBlock, Judgement};
+use tally_proto::consensus::{self as proto, consensus_service_client::ConsensusServiceClient};
+use tally_types::{Address, Batch, Certificate, Header};
+use tokio::time::timeout;
+use tonic::{Status, transport::Channel};
+
+use super::{Input, MESSAGE_BYTES_MAX, Peers};
+
+/// How long an answer may take.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Blocks and bytes taken of one answer.
+const BLOCKS_MAX: usize = 65;
+const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Batches taken of one answer.
+const BATCHES_MAX: usize = 64;
+/// A block with its payload, in bytes: 128 lanes of 32 batches would be more than any honest network makes.
+const BLOCK_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+impl Peers {
+    /// Asks `peer` in a task of its own; the answer reaches the driver as an event. With too many questions open, or no
+    /// way to the peer, nothing is asked: the machine asks again.
+    pub fn ask(self: &Arc<Peers>, peer: Address, fetch: Fetch) {
+        let Ok(permit) = self.questions.clone().try_acquire_owned() else { return };
+        let peers = self.clone();
+        tokio::spawn(async move {
+            let _permit = permit;
+            let range = matches!(fetch, Fetch::Blocks { .. });
+            match timeout(ANSWER_TIMEOUT, peers.answer_of(peer, fetch)).await {
+                Ok(Ok(event)) => {
+                    let _ = peers.bulk.send(Input::Event(event)).await;
+                }
+                failed => {
+                    tracing::debug!(%peer, ?failed, "a question was not answered");
+                    if range {
+                        let event = Event::Blocks { from: peer, blocks: Vec::new() };
+                        let _ = peers.bulk.send(Input::Event(event)).await;
+                    }
+                }
+            }
+        });
+    }
+
+    async fn answer_of(&self, peer: Address, fetch: Fetch) -> Result<Event, Status> {
+        let outbound = self.outbound.get(&peer).ok_or_else(|| Status::not_found("no way to that peer"))?;
+        let client = ConsensusServiceClient::new(outbound.channel.clone());
+        match fetch {
+            Fetch::Headers(hashes) => self.headers_of(client, peer, hashes).await,
+            Fetch::Batches(chains) => self.batches_of(client, peer, chains).await,
+            Fetch::Blocks { from, to } => self.blocks_of(client, peer, from.0, to.0).await,
+        }
+    }
+
+    fn caller(&self, peer: &Address, question: &[u8]) -> Option<proto::Caller> {
+        let counter = self.next_counter();
+        let signature = self.signer.envelope(peer, counter, question);
+        Some(proto::Caller {
+            sender: self.signer.address().0.to_vec().into(),
+            counter,
+            signature: signature.0.to_vec().into(),
+        })
+    }
+
+    async fn headers_of(
+        &self,
+        client: ConsensusServiceClient<Channel>,
+        peer: Address,
+        hashes: Vec<tally_types::Hash>,
+    ) -> Result<Event, Status> {
+        let hashes = hashes.iter().map(|hash| hash.0.to_vec().into()).collect();
+        let mut question = proto::FetchHeadersRequest { caller: None, hashes };
+        question.caller = self.caller(&peer, &question.encode_to_vec());
+        let mut client = client.max_decoding_message_size(MESSAGE_BYTES_MAX);
+        let answer = client.fetch_headers(question).await?.into_inner();
+        let headers = answer.headers.iter().filter_map(|bytes| Header::parse(bytes).ok()).collect();
+        Ok(Event::Headers(headers))
+    }
+
+    async fn batches_of(
+        &self,
+        client: ConsensusServiceClient<Channel>,
+        peer: Address,
+        chains: Vec<(tally_types::Tip, tally_types::Seq)>,
+    ) -> Result<Event, Status> {
+        let chain = |(tip, above): &(tally_types::Tip, tally_types::Seq)| proto::BatchChain {
+            digest: tip.digest.0.to_vec().into(),
+            seq: tip.seq.0,
+            above: above.0,
+        };
+        let mut question = proto::FetchBatchesRequest { caller: None, chains: chains.iter().map(chain).collect() };
+        question.caller = self.caller(&peer, &question.encode_to_vec());
+        let mut client = client.max_decoding_message_size(MESSAGE_BYTES_MAX);
+        let mut answer = client.fetch_batches(question).await?.into_inner();
+        let mut batches = Vec::new();
+        while let Some(next) = answer.message().await? {
+            let Ok(batch) = Batch::parse(&next.batch) else { break };
+            // Rule D2: by digest or not, its transactions are well formed and signed.
+            if batches.len() >= BATCHES_MAX || !self.batch_is_good(&batch).await {
+                break;
+            }
+            batches.push(batch);
+        }
+        Ok(Event::Batches(batches))
+    }
+
+    async fn blocks_of(
+        &self,
+        client: ConsensusServiceClient<Channel>,
+        peer: Address,
+        from: u64,
+        to: u64,
+    ) -> Result<Event, Status> {
+        let mut question = proto::FetchBlocksRequest { caller: None, from_height: from, to_height: to };
+        question.caller = self.caller(&peer, &question.encode_to_vec());
+        let mut client = client.max_decoding_message_size(BLOCK_BYTES_MAX);
+        let mut answer = client.fetch_blocks(question).await?.into_inner();
+        let mut blocks = Vec::new();
+        let mut taken = 0usize;
+        while let Some(next) = answer.message().await? {
+            taken = taken.saturating_add(next.encoded_len());
+            let Some(block) = read_block(&next) else { break };
+            blocks.push(block);
+            if blocks.len() >= BLOCKS_MAX || taken > ANSWER_BYTES_MAX {
+                break;
+            }
+        }
+        let holds = match self.sets().judge_blocks(&self.genesis, &mut blocks) {
+            Judgement::Check(checks) => self.signatures.hold(checks).await,
+            Judgement::Ahead | Judgement::Over | Judgement::Drop(_) => false,
+        };
+        if !holds {
+            blocks.clear();
+        }
+        Ok(Event::Blocks { from: peer, blocks })
+    }
+}
+
+fn read_block(message: &proto::FetchBlocksResponse) -> Option<FetchedBlock> {
+    let batches = message.batches.iter().map(|bytes| Batch::parse(bytes).ok()).collect::<Option<Vec<_>>>()?;
+    let commit = match &message.commit {
+        None => None,
+        Some(commit) => Some(Arc::new(Certificate::from_proto(commit).ok()?)),
+    };
+    Some(FetchedBlock { header: Header::parse(&message.header).ok()?, batches, commit })
+}

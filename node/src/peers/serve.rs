@@ -1,0 +1,378 @@
+//! Streams in, and peers' questions answered.
+
+use std::{
+    collections::BTreeMap,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    time::Duration,
+};
+
+use prost::Message as _;
+use tally_consensus::{Event, Judgement, Message, Reject};
+use tally_proto::consensus::{
+    self as proto,
+    consensus_service_server::{ConsensusService, ConsensusServiceServer},
+};
+use tally_types::{
+    Address, Batch, Hash, Header, Seq, Signature, SignedTransaction, Tip, signature::SignatureCheck,
+};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
+use tokio_stream::{Stream, wrappers::ReceiverStream};
+use tonic::{Request, Response, Status, Streaming, transport::Server};
+
+use super::{Input, MESSAGE_BYTES_MAX, PROTOCOL_VERSION, Peers, read};
+use crate::{incoming::Incoming, signing::envelope_bytes, store::journal::Position};
+
+/// How long a peer may take for its greeting.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
+/// Connections to the peer port, in all.
+const CONNECTIONS_MAX: usize = 1024;
+/// Streams of one validator: votes and batches, and the same again while it reconnects.
+const STREAMS_PER_PEER_MAX: usize = 4;
+/// Questions of one validator answered at once.
+const QUESTIONS_PER_PEER_MAX: usize = 8;
+/// Hashes or digests in one question.
+const ASKED_MAX: usize = 64;
+/// Batches in one answer.
+const BATCHES_MAX: usize = 64;
+/// Blocks in one answer, and bytes of payload after which it ends.
+const BLOCKS_MAX: u64 = 64;
+const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// Serves the peer port until the node stops.
+pub async fn serve(listener: TcpListener, peers: Arc<Peers>) -> Result<(), tonic::transport::Error> {
+    let mut stopping = peers.stopping.clone();
+    let service = Service { peers, open: Arc::default() };
+    let service = ConsensusServiceServer::new(service).max_decoding_message_size(MESSAGE_BYTES_MAX);
+    Server::builder()
+        .max_concurrent_streams(16)
+        .http2_keepalive_interval(Some(Duration::from_secs(5)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(5)))
+        .initial_stream_window_size(4 * 1024 * 1024)
+        .initial_connection_window_size(8 * 1024 * 1024)
+        .add_service(service)
+        .serve_with_incoming_shutdown(Incoming::new(listener, CONNECTIONS_MAX), async move {
+            let _ = stopping.wait_for(|stopping| *stopping).await;
+        })
+        .await
+}
+
+/// Open streams and questions per validator.
+#[derive(Debug, Default)]
+struct Open {
+    streams: BTreeMap<Address, usize>,
+    questions: BTreeMap<Address, usize>,
+}
+
+struct Service {
+    peers: Arc<Peers>,
+    open: Arc<Mutex<Open>>,
+}
+
+/// Gives its place back when the stream or question ends.
+struct Place {
+    open: Arc<Mutex<Open>>,
+    peer: Address,
+    stream: bool,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let counts = if self.stream { &mut open.streams } else { &mut open.questions };
+        if let Some(count) = counts.get_mut(&self.peer) {
+            *count = count.saturating_sub(1);
+        }
+    }
+}
+
+impl Service {
+    fn take_place(&self, peer: Address, stream: bool) -> Result<Place, Status> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let (counts, most) = match stream {
+            true => (&mut open.streams, STREAMS_PER_PEER_MAX),
+            false => (&mut open.questions, QUESTIONS_PER_PEER_MAX),
+        };
+        let count = counts.entry(peer).or_default();
+        if *count >= most {
+            return Err(Status::resource_exhausted("too many streams or questions of this validator are open"));
+        }
+        *count += 1;
+        Ok(Place { open: self.open.clone(), peer, stream })
+    }
+
+    /// The sender of a greeting: a validator of a known epoch, with its signature over this very receiver.
+    fn greet(&self, first: proto::PeerMessage) -> Result<Address, Status> {
+        let Some(proto::peer_message::Payload::Hello(content)) = first.payload else {
+            return Err(Status::invalid_argument("the first message must be a hello"));
+        };
+        let hello = proto::Hello::decode(content.clone()).map_err(|_| Status::invalid_argument("hello: not protobuf"))?;
+        if hello.genesis_hash[..] != self.peers.genesis.0[..] {
+            return Err(Status::failed_precondition("this validator is on another chain"));
+        }
+        if hello.protocol_version != PROTOCOL_VERSION {
+            return Err(Status::failed_precondition("this validator speaks protocol version 1 only"));
+        }
+        self.check_caller(&first.sender, first.counter, &first.signature, &content)
+    }
+
+    fn check_caller(&self, sender: &[u8], counter: u64, signature: &[u8], content: &[u8]) -> Result<Address, Status> {
+        let sender = Address::from_slice(sender).ok_or_else(|| Status::invalid_argument("sender: not 32 bytes"))?;
+        let signature =
+            Signature::from_slice(signature).ok_or_else(|| Status::invalid_argument("signature: not 64 bytes"))?;
+        let check = self.peers.envelope_check(&sender, counter, signature, content);
+        match check {
+            Some(check) if check.holds() => Ok(sender),
+            Some(_) => Err(Status::unauthenticated("the signature does not hold")),
+            None => Err(Status::permission_denied("the sender is no validator of this chain")),
+        }
+    }
+
+    fn caller(&self, caller: Option<proto::Caller>, question: &[u8]) -> Result<Place, Status> {
+        let caller = caller.ok_or_else(|| Status::unauthenticated("caller is missing"))?;
+        let sender = self.check_caller(&caller.sender, caller.counter, &caller.signature, question)?;
+        self.take_place(sender, false)
+    }
+}
+
+impl Peers {
+    /// The check that `sender`, a validator of a known epoch, sealed `content` for this node; none: it is no validator.
+    fn envelope_check(&self, sender: &Address, counter: u64, signature: Signature, content: &[u8]) -> Option<SignatureCheck> {
+        let sets = self.sets();
+        let member = sets.0.iter().rev().find_map(|(_, set, _)| set.get(set.place_of(sender)?).cloned())?;
+        let bytes = envelope_bytes(&self.genesis, &self.signer.address(), counter, content);
+        Some(SignatureCheck { key: member.key, bytes, signature })
+    }
+
+    /// Passes on one message of `from` to the driver. An error ends the stream.
+    async fn take(&self, from: Address, last_counter: &mut u64, message: proto::PeerMessage) -> Result<(), Status> {
+        let payload = message.payload.ok_or_else(|| Status::invalid_argument("a message without payload"))?;
+        if let proto::peer_message::Payload::Certificates(content) = &payload {
+            let signature = Signature::from_slice(&message.signature)
+                .ok_or_else(|| Status::invalid_argument("signature: not 64 bytes"))?;
+            let check = self.envelope_check(&from, message.counter, signature, content);
+            if message.counter <= *last_counter || !check.is_some_and(|check| check.holds()) {
+                self.rejected.forged.fetch_add(1, Ordering::Relaxed);
+                return Err(Status::unauthenticated("an envelope that is replayed or not the sender's"));
+            }
+            *last_counter = message.counter;
+        }
+        let message = read(payload).map_err(|error| {
+            self.rejected.malformed.fetch_add(1, Ordering::Relaxed);
+            Status::invalid_argument(error.0)
+        })?;
+        let sets = self.sets();
+        let forged = || {
+            self.rejected.forged.fetch_add(1, Ordering::Relaxed);
+            // A message whose certificate does not verify ends the connection; it says nothing about any leader.
+            Status::unauthenticated("a signature or certificate does not hold")
+        };
+        match sets.judge(&self.genesis, &message) {
+            Judgement::Check(checks) => {
+                if !self.signatures.hold(checks).await {
+                    return Err(forged());
+                }
+                let queue = match &message {
+                    Message::Batch(signed) => {
+                        if !self.batch_is_good(&signed.batch).await {
+                            self.rejected.bad_transactions.fetch_add(1, Ordering::Relaxed);
+                            return Err(Status::invalid_argument("a batch with a malformed or unsigned transaction"));
+                        }
+                        &self.bulk
+                    }
+                    _ => &self.control,
+                };
+                self.pass_on(queue, Event::Message { from, message }).await
+            }
+            Judgement::Ahead => self.pass_on(&self.control, Event::Ahead { from }).await,
+            Judgement::Over => {
+                self.rejected.old_epoch.fetch_add(1, Ordering::Relaxed);
+                // Its sender may be behind: certificates will tell it.
+                self.pass_on(&self.control, Event::Behind { from }).await
+            }
+            Judgement::Drop(Reject::Forged) => Err(forged()),
+            Judgement::Drop(_) => {
+                self.rejected.malformed.fetch_add(1, Ordering::Relaxed);
+                Err(Status::invalid_argument("a message out of shape"))
+            }
+        }
+    }
+
+    async fn pass_on(&self, queue: &mpsc::Sender<Input>, event: Event) -> Result<(), Status> {
+        queue.send(Input::Event(event)).await.map_err(|_| Status::unavailable("this validator is shutting down"))
+    }
+
+    /// Rule D2: every transaction is well formed and correctly signed.
+    pub(super) async fn batch_is_good(&self, batch: &Batch) -> bool {
+        let mut checks = Vec::with_capacity(batch.transactions().len());
+        for bytes in batch.transactions() {
+            match SignedTransaction::parse(bytes, &self.chain) {
+                Ok(transaction) => checks.push(transaction.check().clone()),
+                Err(_) => return false,
+            }
+        }
+        self.signatures.hold_once(checks).await
+    }
+}
+
+type AnswerStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl ConsensusService for Service {
+    type ExchangeStream = AnswerStream<proto::ExchangeResponse>;
+    type FetchBlocksStream = AnswerStream<proto::FetchBlocksResponse>;
+    type FetchBatchesStream = AnswerStream<proto::FetchBatchesResponse>;
+
+    async fn exchange(
+        &self,
+        request: Request<Streaming<proto::ExchangeRequest>>,
+    ) -> Result<Response<Self::ExchangeStream>, Status> {
+        let mut inbound = request.into_inner();
+        let first = timeout(GREETING_TIMEOUT, inbound.message())
+            .await
+            .map_err(|_| Status::deadline_exceeded("no greeting in time"))??
+            .and_then(|request| request.message)
+            .ok_or_else(|| Status::invalid_argument("the stream ended before the greeting"))?;
+        let mut last_counter = first.counter;
+        let from = self.greet(first)?;
+        let place = self.take_place(from, true)?;
+        let peers = self.peers.clone();
+        let (answer, answers) = mpsc::channel(1);
+        let mut stopping = peers.stopping.clone();
+        tokio::spawn(async move {
+            let _place = place;
+            let ended = loop {
+                let next = tokio::select! {
+                    _ = stopping.wait_for(|stopping| *stopping) => break Status::unavailable("shutting down"),
+                    () = answer.closed() => return,
+                    next = inbound.message() => next,
+                };
+                match next {
+                    Ok(Some(proto::ExchangeRequest { message: Some(message) })) => {
+                        if let Err(status) = peers.take(from, &mut last_counter, message).await {
+                            tracing::debug!(peer = %from, %status, "stream of a peer ended");
+                            break status;
+                        }
+                    }
+                    Ok(Some(_)) => break Status::invalid_argument("a request without message"),
+                    Ok(None) | Err(_) => return,
+                }
+            };
+            let _ = answer.send(Err(ended)).await;
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(answers))))
+    }
+
+    async fn fetch_blocks(
+        &self,
+        request: Request<proto::FetchBlocksRequest>,
+    ) -> Result<Response<Self::FetchBlocksStream>, Status> {
+        let mut question = request.into_inner();
+        let caller = question.caller.take();
+        let place = self.caller(caller, &question.encode_to_vec())?;
+        let (sender, receiver) = mpsc::channel(4);
+        let peers = self.peers.clone();
+        let last = question.to_height.min(question.from_height.saturating_add(BLOCKS_MAX));
+        tokio::spawn(async move {
+            let _place = place;
+            let mut sent = 0usize;
+            for height in question.from_height.max(1)..=last {
+                let reading = peers.clone();
+                let block = tokio::task::spawn_blocking(move || reading.read_block(height)).await;
+                let Ok(Some(block)) = block else { return };
+                sent = sent.saturating_add(block.encoded_len());
+                if sender.send(Ok(block)).await.is_err() || sent > ANSWER_BYTES_MAX {
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+
+    async fn fetch_batches(
+        &self,
+        request: Request<proto::FetchBatchesRequest>,
+    ) -> Result<Response<Self::FetchBatchesStream>, Status> {
+        let mut question = request.into_inner();
+        let caller = question.caller.take();
+        let _place = self.caller(caller, &question.encode_to_vec())?;
+        if question.chains.len() > ASKED_MAX {
+            return Err(Status::invalid_argument("more than 64 chains asked for"));
+        }
+        let mut wanted = Vec::new();
+        for chain in &question.chains {
+            let digest = Hash::from_slice(&chain.digest).ok_or_else(|| Status::invalid_argument("digest: not 32 bytes"))?;
+            wanted.push((Tip { seq: Seq(chain.seq), digest }, Seq(chain.above)));
+        }
+        let (answer, found) = oneshot::channel();
+        let input = Input::Batches(wanted, answer);
+        let gone = |_| Status::unavailable("this validator is shutting down");
+        self.peers.control.send(input).await.map_err(|_| gone(()))?;
+        let found = found.await.map_err(|_| gone(()))?;
+        let answers = found.into_iter().take(BATCHES_MAX).map(|batch| {
+            Ok(proto::FetchBatchesResponse { batch: batch.bytes().clone() })
+        });
+        Ok(Response::new(Box::pin(tokio_stream::iter(answers.collect::<Vec<_>>()))))
+    }
+
+    async fn fetch_headers(
+        &self,
+        request: Request<proto::FetchHeadersRequest>,
+    ) -> Result<Response<proto::FetchHeadersResponse>, Status> {
+        let mut question = request.into_inner();
+        let caller = question.caller.take();
+        let _place = self.caller(caller, &question.encode_to_vec())?;
+        if question.hashes.len() > ASKED_MAX {
+            return Err(Status::invalid_argument("more than 64 hashes asked for"));
+        }
+        let hashes = question.hashes.iter().filter_map(|bytes| Hash::from_slice(bytes)).collect();
+        let (answer, found) = oneshot::channel();
+        let gone = |_| Status::unavailable("this validator is shutting down");
+        self.peers.control.send(Input::Headers(hashes, answer)).await.map_err(|_| gone(()))?;
+        let found: Vec<Header> = found.await.map_err(|_| gone(()))?;
+        let headers = found.iter().map(|header| header.bytes().clone()).collect();
+        Ok(Response::new(proto::FetchHeadersResponse { headers }))
+    }
+
+    async fn get_peer_status(
+        &self,
+        _request: Request<proto::GetPeerStatusRequest>,
+    ) -> Result<Response<proto::GetPeerStatusResponse>, Status> {
+        let (answer, status) = oneshot::channel();
+        let gone = |_| Status::unavailable("this validator is shutting down");
+        self.peers.control.send(Input::Status(answer)).await.map_err(|_| gone(()))?;
+        let status = status.await.map_err(|_| gone(()))?;
+        Ok(Response::new(proto::GetPeerStatusResponse {
+            genesis_hash: self.peers.genesis.0.to_vec().into(),
+            epoch: status.epoch.0,
+            view: status.view.0,
+            final_height: status.final_height.0,
+            executed_height: status.executed.0,
+            earliest_height: 1,
+        }))
+    }
+}
+
+impl Peers {
+    /// A final block with its payload, out of index and journal; none: above what is indexed, or not readable.
+    fn read_block(&self, height: u64) -> Option<proto::FetchBlocksResponse> {
+        let block = self.index.block(height).ok()??;
+        let mut batches = Vec::with_capacity(block.batches.len());
+        for position in &block.batches {
+            let record = self.journal.read(Position::from_u64(*position)).ok()?;
+            let batch = match tally_consensus::Record::parse(record.kind, &record.bytes).ok()? {
+                tally_consensus::Record::Accepted(batch, _)
+                | tally_consensus::Record::Sealed(batch)
+                | tally_consensus::Record::Stored(batch) => batch,
+                _ => return None,
+            };
+            batches.push(batch.bytes().clone());
+        }
+        let commit = block.commit.as_ref().and_then(|bytes| proto::Certificate::decode(&bytes[..]).ok());
+        Some(proto::FetchBlocksResponse { header: block.header.into(), batches, commit })
+    }
+}

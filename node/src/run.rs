@@ -1,0 +1,408 @@
+//! A node, from its home to its end: every task and every channel on one screen.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs, io,
+    path::Path,
+    sync::{Arc, atomic::AtomicU64},
+    time::{Duration, SystemTime},
+};
+
+use tally_consensus::{Action, Config, Event, Machine, Now, Record, Voting};
+use tally_ledger::Ledger;
+use tally_types::{Address, Genesis, Height, genesis::GenesisError};
+use thiserror::Error;
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
+
+use crate::{
+    admission::Admission,
+    api,
+    config::{ConfigError, NodeConfig},
+    context::{EvidenceBook, Latest, Shared, Standing},
+    driver::{Driver, DriverError, Inputs, unix_millis},
+    executor::{Executor, ExecutorError, Job},
+    peers::{self, Peers, PeersConfig},
+    signatures::Signatures,
+    signing::{self, KeyError, Signer},
+    store::{
+        disk::RealDisk,
+        home::{Home, HomeError},
+        index::{Index, IndexError},
+        journal::{Journal, JournalConfig, JournalError, OpenError},
+        snapshot::{SnapshotError, Snapshots},
+    },
+};
+
+/// Inputs that wait for the driver, by kind.
+const CONTROL_QUEUE: usize = 4096;
+const BULK_QUEUE: usize = 64;
+const TRANSACTION_QUEUE: usize = 20_000;
+/// Blocks that wait for the executor: more than the machine gives out ahead.
+const JOB_QUEUE: usize = 256;
+/// How long tasks may take to end once the node stops.
+const GOODBYE: Duration = Duration::from_secs(5);
+
+/// Why a node did not start, or did not go on.
+#[derive(Debug, Error)]
+#[allow(missing_docs)]
+pub enum NodeError {
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    #[error(transparent)]
+    Genesis(#[from] GenesisError),
+    #[error("cannot {doing} {path}: {source}")]
+    Disk { doing: &'static str, path: String, source: io::Error },
+    #[error("the key {key} is no validator's in the genesis of {chain}; its consensus keys are listed by `tally-node genesis validate`")]
+    NoValidator { key: String, chain: String },
+    #[error("no peer is configured for validator {0}; add a [[peer]] with its address to node.toml")]
+    NoPeer(Address),
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error("the journal cannot be taken back: {0}")]
+    Replay(String),
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    #[error("cannot listen on {address}: {source}; is another node running, or choose another address")]
+    Listen { address: String, source: io::Error },
+    #[error(transparent)]
+    Transport(#[from] tonic::transport::Error),
+    #[error("the client port failed: {0}")]
+    Api(#[from] api::ServeError),
+    #[error(transparent)]
+    Driver(#[from] DriverError),
+    #[error(transparent)]
+    Executor(#[from] ExecutorError),
+    #[error("the {0} thread panicked; this is a bug, and the journal is as it was")]
+    Panicked(&'static str),
+}
+
+/// A home that was opened and taken back to where it stood.
+struct Opened {
+    machine: Machine,
+    journal: Journal,
+    positions: HashMap<tally_types::Hash, u64>,
+    executor: Executor,
+    index: Arc<Index>,
+    durable: Arc<AtomicU64>,
+    last: Latest,
+}
+
+/// Files of a home beside those of [`Home`].
+pub const GENESIS_FILE: &str = "genesis.json";
+const EVIDENCE_FILE: &str = "evidence.jsonl";
+
+/// Reads the genesis file of a home.
+pub fn read_genesis(home: &Path) -> Result<Genesis, NodeError> {
+    let path = home.join(GENESIS_FILE);
+    let bytes = fs::read(&path).map_err(|source| NodeError::Disk {
+        doing: "read",
+        path: path.display().to_string(),
+        source,
+    })?;
+    Ok(Genesis::parse(&bytes)?)
+}
+
+/// Runs the node of `home` until `stop` resolves. `restored`: the journal comes from a copy, so the node follows for two
+/// epochs before it signs (rule R3).
+pub async fn run(
+    folder: &Path,
+    config: NodeConfig,
+    restored: bool,
+    stop: impl Future<Output = ()>,
+) -> Result<(), NodeError> {
+    let endpoints = config.check()?;
+    let home = Home::open(folder)?;
+    let genesis = Arc::new(read_genesis(folder)?);
+    let secret = signing::read_key(&home.key_file())?;
+    let key = secret.public_key();
+    let member = genesis.validators.members().iter().find(|member| member.key == key);
+    let me = member.map(|member| member.address).ok_or_else(|| NodeError::NoValidator {
+        key: key.to_string(),
+        chain: genesis.chain.id.clone(),
+    })?;
+    let endpoints: Vec<_> = endpoints.into_iter().filter(|(address, _)| *address != me).collect();
+    for member in genesis.validators.members() {
+        if member.address != me && !endpoints.iter().any(|(address, _)| *address == member.address) {
+            return Err(NodeError::NoPeer(member.address));
+        }
+    }
+    let signer = Signer::new(secret, genesis.chain.genesis_hash, me);
+
+    let client_listener = listen(config.client_listen).await?;
+    let peer_listener = listen(config.peer_listen).await?;
+    let opening = (home.folder().to_owned(), genesis.clone(), config.clone());
+    let opened = tokio::task::spawn_blocking(move || open(&opening.0, &opening.1, &opening.2, me, restored)).await;
+    let opened = opened.map_err(|_| NodeError::Panicked("recovery"))??;
+    let evidence_path = folder.join(EVIDENCE_FILE);
+    let evidence = fs::OpenOptions::new().create(true).append(true).open(&evidence_path).map_err(|source| {
+        NodeError::Disk { doing: "open", path: evidence_path.display().to_string(), source }
+    })?;
+
+    // Channels.
+    let (stop_all, stopping) = watch::channel(false);
+    let (control, control_inputs) = mpsc::channel(CONTROL_QUEUE);
+    let (bulk, bulk_inputs) = mpsc::channel(BULK_QUEUE);
+    let (transactions, transaction_inputs) = mpsc::channel(TRANSACTION_QUEUE);
+    let (jobs, job_queue) = mpsc::channel::<Job>(JOB_QUEUE);
+    let (latest, latest_seen) = watch::channel(Arc::new(opened.last));
+    let standing = Standing {
+        status: opened.machine.status(),
+        peers: Vec::new(),
+        rejected: BTreeMap::new(),
+        observer_reason: String::new(),
+    };
+    let (standing, standing_seen) = watch::channel(Arc::new(standing));
+
+    // What is shared.
+    let threads = match config.signature_threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads,
+    };
+    let (peers, queues) = Peers::new(PeersConfig {
+        chain: genesis.chain.clone(),
+        signer: signer.clone(),
+        endpoints,
+        signatures: Arc::new(Signatures::new(threads)),
+        control: control.clone(),
+        bulk,
+        index: opened.index.clone(),
+        journal: opened.journal.reader(),
+        stopping: stopping.clone(),
+        // Microseconds: above every counter of an earlier run, and peers forget counters with the stream.
+        first_counter: unix_millis().saturating_mul(1000),
+    })?;
+    let shared = Arc::new(Shared {
+        genesis: genesis.clone(),
+        me: Some(me),
+        key,
+        latest: latest_seen,
+        standing: standing_seen,
+        index: opened.index,
+        admission: Admission::new(transactions),
+        evidence: EvidenceBook::default(),
+        started: SystemTime::now(),
+        stopping: stopping.clone(),
+    });
+
+    // Threads: the driver owns machine and journal, the executor owns the ledger.
+    let (ended, mut thread_ended) = mpsc::channel::<Result<(), NodeError>>(2);
+    let executor = opened.executor;
+    let for_executor = (control.clone(), shared.clone(), ended.clone());
+    let executor = std::thread::Builder::new().name("executor".into()).spawn(move || {
+        let (to_driver, shared, ended) = for_executor;
+        let result = executor.run(job_queue, to_driver, latest, shared);
+        let _ = ended.blocking_send(result.map_err(NodeError::from));
+    });
+    let executor = executor.map_err(|source| NodeError::Disk { doing: "start", path: "executor".into(), source })?;
+    let driver = Driver {
+        machine: opened.machine,
+        journal: opened.journal,
+        positions: opened.positions,
+        signer,
+        peers: peers.clone(),
+        jobs,
+        durable: opened.durable,
+        shared: shared.clone(),
+        standing,
+        evidence,
+        rejected: BTreeMap::new(),
+    };
+    let inputs = Inputs {
+        control: control_inputs,
+        bulk: bulk_inputs,
+        transactions: transaction_inputs,
+        stopping: stopping.clone(),
+    };
+    let runtime = tokio::runtime::Handle::current();
+    let driver = std::thread::Builder::new().name("driver".into()).spawn(move || {
+        let result = driver.run(inputs, &runtime);
+        let _ = ended.blocking_send(result.map_err(NodeError::from));
+    });
+    let driver = driver.map_err(|source| NodeError::Disk { doing: "start", path: "driver".into(), source })?;
+
+    // Tasks: streams out, the peer port, the client port.
+    let mut dialling = JoinSet::new();
+    for queue in queues {
+        peers::dial(&peers, queue, &mut dialling);
+    }
+    let mut serving = JoinSet::<Result<(), NodeError>>::new();
+    serving.spawn(async move { Ok(peers::serve(peer_listener, peers).await?) });
+    let mut client_stopping = stopping.clone();
+    let for_clients = shared.clone();
+    serving.spawn(async move {
+        let stopped = async move {
+            let _ = client_stopping.wait_for(|stopping| *stopping).await;
+        };
+        Ok(api::serve(client_listener, for_clients, stopped).await?)
+    });
+    tracing::info!(chain = %genesis.chain.id, validator = %me, client = %config.client_listen, peer = %config.peer_listen, "node started");
+
+    // Until it is told to stop, or a part of it ends by itself.
+    let outcome = tokio::select! {
+        () = stop => Ok(()),
+        Some(result) = thread_ended.recv() => result.and(Err(NodeError::Panicked("driver or executor"))),
+        Some(result) = serving.join_next() => match result {
+            Ok(result) => result,
+            Err(_) => Err(NodeError::Panicked("server")),
+        },
+    };
+    let _ = stop_all.send(true);
+    let goodbye = async {
+        let joined = tokio::task::spawn_blocking(move || (driver.join().is_ok(), executor.join().is_ok())).await;
+        while serving.join_next().await.is_some() {}
+        while dialling.join_next().await.is_some() {}
+        joined
+    };
+    if let Ok(Ok((driver, executor))) = tokio::time::timeout(GOODBYE, goodbye).await {
+        if !driver || !executor {
+            return Err(NodeError::Panicked(if driver { "executor" } else { "driver" }));
+        }
+    }
+    tracing::info!("node stopped");
+    outcome
+}
+
+async fn listen(address: std::net::SocketAddr) -> Result<TcpListener, NodeError> {
+    let listening = TcpListener::bind(address).await;
+    listening.map_err(|source| NodeError::Listen { address: address.to_string(), source })
+}
+
+/// Opens the stores and takes the journal back: snapshot, then every record, executing what the snapshot lacks.
+fn open(
+    folder: &Path,
+    genesis: &Genesis,
+    node: &NodeConfig,
+    me: Address,
+    restored: bool,
+) -> Result<Opened, NodeError> {
+    let hash = genesis.chain.genesis_hash.0;
+    let failed = |path: &Path| {
+        let path = path.display().to_string();
+        move |source| NodeError::Disk { doing: "open", path, source }
+    };
+    let (journal_path, snapshot_path, index_path) =
+        (folder.join("journal"), folder.join("snapshots"), folder.join("index.redb"));
+    let journal_disk = Arc::new(RealDisk::open(&journal_path).map_err(failed(&journal_path))?);
+    let snapshot_disk = Arc::new(RealDisk::open(&snapshot_path).map_err(failed(&snapshot_path))?);
+    let index = Arc::new(open_index(&index_path, &hash)?);
+    let snapshots = Arc::new(Snapshots::open(snapshot_disk, hash)?);
+
+    // The newest state that the index has caught up with: the blocks above it are executed again.
+    let indexed = index.height()?.unwrap_or(0);
+    let (snapshot, skipped) = snapshots.newest_up_to(indexed)?;
+    for skipped in skipped {
+        tracing::warn!(?skipped, "a state snapshot is not used");
+    }
+    let from_snapshot = snapshot.and_then(|snapshot| match Ledger::decode_snapshot(&snapshot.bytes, genesis) {
+        Ok(ledger) => Some(ledger),
+        Err(error) => {
+            tracing::warn!(%error, "a state snapshot is not used; blocks are executed again from genesis");
+            None
+        }
+    });
+    let ledger = from_snapshot.unwrap_or_else(|| Ledger::genesis(genesis));
+    let covered = ledger.height();
+    let genesis_executed = Ledger::genesis(genesis).executed();
+
+    let mut config = Config::new(genesis, Some(me), genesis_executed);
+    config.batch_delay_ms = u64::try_from(node.batch_delay.as_millis()).unwrap_or(u64::MAX);
+    config.heartbeat_ms = u64::try_from(node.heartbeat.as_millis()).unwrap_or(u64::MAX);
+    // An empty journal is a lost one: `init` leaves a first record in every new home. Rule R3.
+    let empty = fs::read_dir(&journal_path).map_or(true, |mut entries| entries.next().is_none());
+    let voting = if restored || empty { Voting::From(None) } else { Voting::Allowed };
+    if voting != Voting::Allowed {
+        tracing::warn!("the journal is new or restored: this node follows and signs nothing for two epochs");
+    }
+    let durable = Arc::new(AtomicU64::new(covered.0));
+    let mut last = Latest { height: covered, time: genesis.time, hash: genesis.chain.genesis_hash, ledger: ledger.clone() };
+    let mut replay = Replay {
+        machine: Machine::new(config, voting, covered),
+        executor: Executor::new(ledger, index.clone(), snapshots, durable.clone())?,
+        positions: HashMap::new(),
+        records: 0,
+    };
+    if covered > Height::ZERO {
+        if let Some(block) = index.block(covered.0)? {
+            if let Ok(header) = tally_types::Header::parse(&block.header) {
+                last.time = header.time;
+                last.hash = header.hash();
+            }
+        }
+    }
+    let opened = Journal::open(journal_disk, JournalConfig::new(hash), &mut |position, record| {
+        replay.take(position.to_u64(), record.kind, &record.bytes, &mut last)
+    });
+    let (journal, recovered) = match opened {
+        Ok(opened) => opened,
+        Err(OpenError::Journal(error)) => return Err(error.into()),
+        Err(OpenError::Replay(error)) => return Err(error),
+    };
+    if recovered.cut.is_some() || !recovered.repaired.is_empty() {
+        tracing::warn!(?recovered, "the journal was mended");
+    }
+    last.ledger = replay.executor.ledger().clone();
+    tracing::info!(records = replay.records, height = %last.height, "journal taken back");
+    let Replay { machine, executor, mut positions, .. } = replay;
+    positions.retain(|digest, _| machine.holds(digest));
+    Ok(Opened { machine, journal, positions, executor, index, durable, last })
+}
+
+fn open_index(path: &Path, genesis: &[u8; 32]) -> Result<Index, NodeError> {
+    match Index::open(path, genesis) {
+        Err(error) if error.is_cured_by_rebuilding() => {
+            tracing::warn!(%error, "the index is made anew from the journal");
+            Index::delete(path)?;
+            Ok(Index::open(path, genesis)?)
+        }
+        other => Ok(other?),
+    }
+}
+
+/// The journal on its way back into machine and ledger.
+struct Replay {
+    machine: Machine,
+    executor: Executor,
+    positions: HashMap<tally_types::Hash, u64>,
+    records: u64,
+}
+
+impl Replay {
+    fn take(&mut self, position: u64, kind: u8, bytes: &[u8], last: &mut Latest) -> Result<(), NodeError> {
+        let record = Record::parse(kind, bytes).map_err(|error| NodeError::Replay(error.to_string()))?;
+        if let Record::Accepted(batch, _) | Record::Sealed(batch) | Record::Stored(batch) = &record {
+            self.positions.insert(batch.digest(), position);
+        }
+        self.records += 1;
+        if self.records.is_multiple_of(10_000) {
+            self.positions.retain(|digest, _| self.machine.holds(digest));
+        }
+        let mut actions = Vec::new();
+        self.machine.replay(record, &mut actions);
+        while !actions.is_empty() {
+            let mut more = Vec::new();
+            for action in actions {
+                // The machine signs and sends nothing while it replays; sets are told again when it resumes.
+                let Action::Execute(order) = action else { continue };
+                let job = Job::new(order, &mut self.positions);
+                let (outcome, block) = self.executor.execute(&job)?;
+                self.executor.index(vec![block])?;
+                let header = &job.order.header;
+                (last.height, last.time, last.hash) = (header.height, header.time, header.hash());
+                let event = Event::Executed { executed: outcome.executed, validators: self.executor.validators() };
+                self.machine.handle(Now::default(), event, &mut more);
+            }
+            actions = more;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,145 @@
+//! The validator's key: reading and writing its file, and signing what the machine asks for.
+
+use std::{fs, io, io::Write as _, path::Path, sync::Arc};
+
+use bytes::Bytes;
+use tally_consensus::{Message, Unsigned};
+use tally_types::{
+    Address, Have, Hash, Proposal, PublicKey, SecretKey, Signature, SignedBatch, SignedBytes, ViewChange, Vote,
+    VoteKind, hash::TAG_PEER, vote::Ballot,
+};
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+/// Why a key file cannot be used.
+#[derive(Debug, Error)]
+pub enum KeyError {
+    /// It cannot be read or written.
+    #[error("cannot {doing} the key file {path}: {source}")]
+    Disk {
+        /// What was tried.
+        doing: &'static str,
+        /// The file.
+        path: String,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// It does not hold a key.
+    #[error("the key file {0} does not hold 64 hex digits; restore it, or run `tally-node init` for a new validator")]
+    Malformed(String),
+    /// Others may read it.
+    #[error("the key file {0} may be read by others; run `chmod 600 {0}`")]
+    Open(String),
+}
+
+/// Draws a new key.
+pub fn new_key() -> io::Result<SecretKey> {
+    let mut seed = Zeroizing::new([0; 32]);
+    getrandom::fill(&mut *seed).map_err(|error| io::Error::other(error.to_string()))?;
+    Ok(SecretKey::from_seed(*seed))
+}
+
+/// Writes a key to a new file that only its owner may read.
+pub fn write_key(path: &Path, key: &SecretKey) -> Result<(), KeyError> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let failed = |doing| move |source| KeyError::Disk { doing, path: path.display().to_string(), source };
+    let text = Zeroizing::new(format!("{}\n", hex::encode(key.seed())));
+    let mut file =
+        fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed("create"))?;
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed("write"))
+}
+
+/// Reads a key file.
+pub fn read_key(path: &Path) -> Result<SecretKey, KeyError> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let failed = |doing| move |source| KeyError::Disk { doing, path: path.display().to_string(), source };
+    let mode = fs::metadata(path).map_err(failed("read"))?.permissions().mode();
+    if mode & 0o077 != 0 {
+        return Err(KeyError::Open(path.display().to_string()));
+    }
+    let text = Zeroizing::new(fs::read_to_string(path).map_err(failed("read"))?);
+    let mut seed = Zeroizing::new([0; 32]);
+    hex::decode_to_slice(text.trim_end(), &mut *seed).map_err(|_| KeyError::Malformed(path.display().to_string()))?;
+    Ok(SecretKey::from_seed(*seed))
+}
+
+/// Signs as one validator on one chain.
+#[derive(Clone, Debug)]
+pub struct Signer {
+    secret: SecretKey,
+    genesis: Hash,
+    me: Address,
+}
+
+impl Signer {
+    /// Signs with `secret` as the validator `me` on the chain of `genesis`.
+    pub fn new(secret: SecretKey, genesis: Hash, me: Address) -> Signer {
+        Signer { secret, genesis, me }
+    }
+
+    /// The validator's public key.
+    pub fn public_key(&self) -> PublicKey {
+        self.secret.public_key()
+    }
+
+    /// The validator's address.
+    pub fn address(&self) -> Address {
+        self.me
+    }
+
+    /// Signs what the machine asks for. The same request gives the same bytes, for ever: Ed25519 is deterministic.
+    pub fn sign(&self, unsigned: Unsigned) -> Message {
+        match unsigned {
+            Unsigned::Proposal { epoch, view, header, justification, highest_commit } => {
+                let justification_bytes = justification.as_ref().map(|one| Bytes::from(one.encode()));
+                let justification_bytes = justification_bytes.unwrap_or_default();
+                let hash = header.hash();
+                let signed = tally_types::proposal::signed_bytes(&self.genesis, epoch, view, &hash, &justification_bytes);
+                let signature = self.secret.sign(&signed);
+                Message::Proposal(Arc::new(Proposal {
+                    epoch,
+                    view,
+                    header,
+                    justification,
+                    justification_bytes,
+                    signature,
+                    highest_commit,
+                }))
+            }
+            Unsigned::Ballot { epoch, signer, ballot, highest } => {
+                let signature = self.secret.sign(&ballot.signed_bytes(&self.genesis, epoch));
+                match ballot {
+                    Ballot::Prepare(view, block) => {
+                        Message::Vote(Vote { kind: VoteKind::Prepare, epoch, view, block, signer, signature })
+                    }
+                    Ballot::Commit(view, block) => {
+                        Message::Vote(Vote { kind: VoteKind::Commit, epoch, view, block, signer, signature })
+                    }
+                    Ballot::ViewChange(view, highest_view) => {
+                        Message::ViewChange(ViewChange { epoch, view, highest_view, highest, signer, signature })
+                    }
+                }
+            }
+            Unsigned::Batch(batch) => {
+                let signature = self.secret.sign(&batch.signed_bytes(&self.genesis, &self.me));
+                Message::Batch(SignedBatch { batch, signature })
+            }
+            Unsigned::Have { signer, vector } => {
+                let bytes = vector.encode();
+                let signature = self.secret.sign(&vector.signed_bytes(&self.genesis, &bytes));
+                Message::Have(Arc::new(Have { vector, bytes, signer, signature }))
+            }
+        }
+    }
+
+    /// Signs a message between two validators that carries no signature of its own.
+    pub fn envelope(&self, receiver: &Address, counter: u64, content: &[u8]) -> Signature {
+        self.secret.sign(&envelope_bytes(&self.genesis, receiver, counter, content))
+    }
+}
+
+/// What [`Signer::envelope`] covers: receiver, counter, SHA-256 of the content.
+pub fn envelope_bytes(genesis: &Hash, receiver: &Address, counter: u64, content: &[u8]) -> SignedBytes {
+    let digest = Hash::of(content);
+    SignedBytes::new(TAG_PEER, genesis, &[receiver.as_bytes(), &counter.to_be_bytes(), digest.as_bytes()])
+}
