@@ -5,10 +5,10 @@ use thiserror::Error;
 
 use crate::{reader::Reader, reject::Failure};
 
-/// What became of one transaction. Its bytes, integers big-endian: tx_id[32], height u64, index u32, fee u64, then 0x00
+/// What became of one transaction. Its bytes, integers big-endian: `tx_id[32]`, height u64, index u32, fee u64, then 0x00
 /// if it took effect, or 0x01, the operation u32, the number of the reason in `tally.v1.ErrorReason` as u8, and what the
 /// reason carries: `AMOUNT_OVERFLOW` nothing; `INSUFFICIENT_FUNDS` balance u64, needed u64; `RECIPIENT_NOT_FOUND`,
-/// `ACCOUNT_ALREADY_EXISTS` and `KEY_INVALID` the address[32]; `OPENING_BALANCE_TOO_LOW` opening balance u64, minimum
+/// `ACCOUNT_ALREADY_EXISTS` and `KEY_INVALID` the `address[32]`; `OPENING_BALANCE_TOO_LOW` opening balance u64, minimum
 /// u64.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Receipt {

@@ -1,8 +1,8 @@
 //! Snapshots: a ledger as bytes, for a node that restarts or joins.
 //!
-//! Layout, integers big-endian: "TALLYSN1", genesis hash[32], height u64, state root[32], receipts root[32], number of
-//! receipts u64, its peaks[32] (one per bit set in that number), number of leaves u64, and the leaves of the state tree in
-//! the order of their keys, each as it is hashed: key[33], sum u64, value. One ledger has one snapshot.
+//! Layout, integers big-endian: "TALLYSN1", genesis `hash[32]`, height u64, state `root[32]`, receipts `root[32]`, number of
+//! receipts u64, its `peaks[32]` (one per bit set in that number), number of leaves u64, and the leaves of the state tree in
+//! the order of their keys, each as it is hashed: `key[33]`, sum u64, value. One ledger has one snapshot.
 //!
 //! A snapshot that decodes is consistent in itself and holds the chain's supply. That it is the chain's is for the caller
 //! to check: [`Ledger::executed`] must be what a certified header says.

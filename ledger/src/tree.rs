@@ -1,6 +1,6 @@
 //! The state tree: a persistent binary Patricia tree whose every inner node commits to the tokens below it.
 //!
-//! Leaf: SHA-256(0x00 ‖ key[33] ‖ sum u64 ‖ value). Inner: SHA-256(0x01 ‖ bit u16 ‖ left sum u64 ‖ left hash ‖ right sum
+//! Leaf: SHA-256(0x00 ‖ `key[33]` ‖ sum u64 ‖ value). Inner: SHA-256(0x01 ‖ bit u16 ‖ left sum u64 ‖ left hash ‖ right sum
 //! u64 ‖ right hash), where `bit` is the first of the 264 bits of a key, from the most significant, in which the keys
 //! below differ: 0 goes left. The shape depends on the set of keys alone, never on the order in which they came.
 //!

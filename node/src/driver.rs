@@ -92,6 +92,8 @@ pub struct Inputs {
 impl Driver {
     /// Runs until the node stops.
     pub fn run(mut self, mut inputs: Inputs, runtime: &Handle) -> Result<(), DriverError> {
+        // Questions to peers are asked in tasks of the runtime.
+        let _entered = runtime.enter();
         let start = Instant::now();
         let now = || Now {
             mono_ms: u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX),
@@ -101,7 +103,7 @@ impl Driver {
         let mut own = Vec::new();
         self.machine.resume(now(), &mut actions);
         self.carry_out(&mut actions, &mut own)?;
-        let mut told = Instant::now() - STANDING_INTERVAL;
+        let mut told = start;
         while !*inputs.stopping.borrow() {
             // What was signed here comes back at once.
             let mut events: Vec<Event> = own.drain(..).map(Event::Own).collect();
