@@ -82,7 +82,12 @@ impl Admission {
     }
 
     /// Admits a transaction that is neither pending nor in a block, judged by the state `latest` at time `now`.
-    pub fn admit(&self, latest: &Latest, now: UnixMillis, transaction: VerifiedTransaction) -> Result<(), AdmissionError> {
+    pub fn admit(
+        &self,
+        latest: &Latest,
+        now: UnixMillis,
+        transaction: VerifiedTransaction,
+    ) -> Result<(), AdmissionError> {
         let (id, sender, nonce) = (transaction.id(), transaction.sender(), transaction.body().nonce);
         let mut inner = self.lock();
         if inner.pending.contains_key(&id) {

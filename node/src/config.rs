@@ -137,8 +137,7 @@ impl NodeConfig {
         }
         let mut peers: Vec<(Address, String)> = Vec::new();
         for peer in &self.peers {
-            let address: Address =
-                peer.address.parse().map_err(|error| wrong("peer.address", format!("{error}")))?;
+            let address: Address = peer.address.parse().map_err(|error| wrong("peer.address", format!("{error}")))?;
             if let Err(error) = crate::peers::check_endpoint(&peer.endpoint) {
                 let problem = format!("{:?} is not like \"http://host:port\" ({error})", peer.endpoint);
                 return Err(wrong("peer.endpoint", problem));

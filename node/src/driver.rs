@@ -186,11 +186,18 @@ impl Driver {
         }
     }
 
-    fn carry_out(&mut self, actions: &mut Vec<Action>, own: &mut Vec<tally_consensus::Message>) -> Result<(), DriverError> {
-        let records: Vec<&Record> = actions.iter().filter_map(|action| match action {
-            Action::Persist(record) => Some(record),
-            _ => None,
-        }).collect();
+    fn carry_out(
+        &mut self,
+        actions: &mut Vec<Action>,
+        own: &mut Vec<tally_consensus::Message>,
+    ) -> Result<(), DriverError> {
+        let records: Vec<&Record> = actions
+            .iter()
+            .filter_map(|action| match action {
+                Action::Persist(record) => Some(record),
+                _ => None,
+            })
+            .collect();
         if !records.is_empty() {
             let executed = self.write(&records)?;
             if let Some(height) = executed {
@@ -248,7 +255,10 @@ impl Driver {
             Action::Sets(sets) => self.peers.set_sets(sets),
             Action::Evidence(evidence) => self.record(*evidence),
             Action::Alarm(alarm) => {
-                tracing::error!(?alarm, "ALARM: this node does not vote on it; compare its version and disk with the others");
+                tracing::error!(
+                    ?alarm,
+                    "ALARM: this node does not vote on it; compare its version and disk with the others"
+                );
                 *self.rejected.entry("ALARM".into()).or_default() += 1;
             }
             Action::Dropped(reject) => *self.rejected.entry(format!("{reject:?}")).or_default() += 1,
@@ -311,9 +321,7 @@ pub fn unix_millis() -> u64 {
 
 /// A conviction as one line of JSON.
 fn evidence_line(evidence: &Evidence) -> String {
-    let part = |(bytes, signature): &(tally_types::SignedBytes, tally_types::Signature)| {
-        serde_json::json!({ "signedBytes": hex::encode(bytes.as_bytes()), "signature": hex::encode(signature.0) })
-    };
+    let part = |(bytes, signature): &(tally_types::SignedBytes, tally_types::Signature)| serde_json::json!({ "signedBytes": hex::encode(bytes.as_bytes()), "signature": hex::encode(signature.0) });
     serde_json::json!({
         "validator": evidence.validator.to_string(),
         "kind": format!("{:?}", evidence.kind),

@@ -109,7 +109,8 @@ impl Executor {
         let input = BlockInput { height: header.height, time: header.time, lanes: lanes.collect() };
         let outcome = self.ledger.execute(&input)?;
         self.blocks_since_snapshot += 1;
-        self.bytes_since_snapshot += job.order.lanes.iter().flatten().map(|batch| batch.bytes().len() as u64).sum::<u64>();
+        self.bytes_since_snapshot +=
+            job.order.lanes.iter().flatten().map(|batch| batch.bytes().len() as u64).sum::<u64>();
         let transactions = outcome.transactions.iter().map(|executed| {
             let body = executed.transaction.body();
             let mut accounts = vec![body.sender.0];
@@ -206,4 +207,3 @@ impl Executor {
         Ok(())
     }
 }
-

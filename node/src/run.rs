@@ -60,7 +60,9 @@ pub enum NodeError {
     Genesis(#[from] GenesisError),
     #[error("cannot {doing} {path}: {source}")]
     Disk { doing: &'static str, path: String, source: io::Error },
-    #[error("the key {key} is no validator's in the genesis of {chain}; its consensus keys are listed by `tally-node genesis validate`")]
+    #[error(
+        "the key {key} is no validator's in the genesis of {chain}; its consensus keys are listed by `tally-node genesis validate`"
+    )]
     NoValidator { key: String, chain: String },
     #[error("no peer is configured for validator {0}; add a [[peer]] with its address to node.toml")]
     NoPeer(Address),
@@ -77,7 +79,7 @@ pub enum NodeError {
     #[error(transparent)]
     Transport(#[from] tonic::transport::Error),
     #[error("the client port failed: {0}")]
-    Api(#[from] api::ServeError),
+    Api(tonic::transport::Error),
     #[error(transparent)]
     Driver(#[from] DriverError),
     #[error(transparent)]
@@ -126,10 +128,9 @@ pub async fn run(
     let secret = signing::read_key(&home.key_file())?;
     let key = secret.public_key();
     let member = genesis.validators.members().iter().find(|member| member.key == key);
-    let me = member.map(|member| member.address).ok_or_else(|| NodeError::NoValidator {
-        key: key.to_string(),
-        chain: genesis.chain.id.clone(),
-    })?;
+    let me = member
+        .map(|member| member.address)
+        .ok_or_else(|| NodeError::NoValidator { key: key.to_string(), chain: genesis.chain.id.clone() })?;
     let endpoints: Vec<_> = endpoints.into_iter().filter(|(address, _)| *address != me).collect();
     for member in genesis.validators.members() {
         if member.address != me && !endpoints.iter().any(|(address, _)| *address == member.address) {
@@ -144,9 +145,11 @@ pub async fn run(
     let opened = tokio::task::spawn_blocking(move || open(&opening.0, &opening.1, &opening.2, me, restored)).await;
     let opened = opened.map_err(|_| NodeError::Panicked("recovery"))??;
     let evidence_path = folder.join(EVIDENCE_FILE);
-    let evidence = fs::OpenOptions::new().create(true).append(true).open(&evidence_path).map_err(|source| {
-        NodeError::Disk { doing: "open", path: evidence_path.display().to_string(), source }
-    })?;
+    let evidence = fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(&evidence_path)
+        .map_err(|source| NodeError::Disk { doing: "open", path: evidence_path.display().to_string(), source })?;
 
     // Channels.
     let (stop_all, stopping) = watch::channel(false);
@@ -243,7 +246,7 @@ pub async fn run(
         let stopped = async move {
             let _ = client_stopping.wait_for(|stopping| *stopping).await;
         };
-        Ok(api::serve(client_listener, for_clients, stopped).await?)
+        api::serve(client_listener, for_clients, stopped).await.map_err(NodeError::Api)
     });
     tracing::info!(chain = %genesis.chain.id, validator = %me, client = %config.client_listen, peer = %config.peer_listen, "node started");
 
@@ -278,13 +281,7 @@ async fn listen(address: std::net::SocketAddr) -> Result<TcpListener, NodeError>
 }
 
 /// Opens the stores and takes the journal back: snapshot, then every record, executing what the snapshot lacks.
-fn open(
-    folder: &Path,
-    genesis: &Genesis,
-    node: &NodeConfig,
-    me: Address,
-    restored: bool,
-) -> Result<Opened, NodeError> {
+fn open(folder: &Path, genesis: &Genesis, node: &NodeConfig, me: Address, restored: bool) -> Result<Opened, NodeError> {
     let hash = genesis.chain.genesis_hash.0;
     let failed = |path: &Path| {
         let path = path.display().to_string();
@@ -324,7 +321,8 @@ fn open(
         tracing::warn!("the journal is new or restored: this node follows and signs nothing for two epochs");
     }
     let durable = Arc::new(AtomicU64::new(covered.0));
-    let mut last = Latest { height: covered, time: genesis.time, hash: genesis.chain.genesis_hash, ledger: ledger.clone() };
+    let mut last =
+        Latest { height: covered, time: genesis.time, hash: genesis.chain.genesis_hash, ledger: ledger.clone() };
     let mut replay = Replay {
         machine: Machine::new(config, voting, covered),
         executor: Executor::new(ledger, index.clone(), snapshots, durable.clone())?,

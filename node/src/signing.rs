@@ -5,7 +5,7 @@ use std::{fs, io, io::Write as _, path::Path, sync::Arc};
 use bytes::Bytes;
 use tally_consensus::{Message, Unsigned};
 use tally_types::{
-    Address, Have, Hash, Proposal, PublicKey, SecretKey, Signature, SignedBatch, SignedBytes, ViewChange, Vote,
+    Address, Hash, Have, Proposal, PublicKey, SecretKey, Signature, SignedBatch, SignedBytes, ViewChange, Vote,
     VoteKind, hash::TAG_PEER, vote::Ballot,
 };
 use thiserror::Error;
@@ -94,7 +94,8 @@ impl Signer {
                 let justification_bytes = justification.as_ref().map(|one| Bytes::from(one.encode()));
                 let justification_bytes = justification_bytes.unwrap_or_default();
                 let hash = header.hash();
-                let signed = tally_types::proposal::signed_bytes(&self.genesis, epoch, view, &hash, &justification_bytes);
+                let signed =
+                    tally_types::proposal::signed_bytes(&self.genesis, epoch, view, &hash, &justification_bytes);
                 let signature = self.secret.sign(&signed);
                 Message::Proposal(Arc::new(Proposal {
                     epoch,

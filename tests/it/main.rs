@@ -1,1 +1,22 @@
+//! The real binaries, as people and machines use them: networks of `tally-node` processes on free ports of this machine,
+//! spoken to over gRPC and with `tally-wallet`.
+//!
+//! One file per subject. [`network`] starts, stops and kills nodes and waits on conditions; [`payer`] signs transactions.
+//! Nothing here reaches into a process: what a test knows, a client or an operator could know.
 
+mod crashes;
+mod damage;
+mod discovery;
+mod garbage;
+mod load;
+mod network;
+mod observer;
+mod payer;
+mod payments;
+mod quickstart;
+mod quorum;
+mod rejections;
+mod shutdown;
+mod streams;
+mod supply;
+mod twins;

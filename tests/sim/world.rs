@@ -4,13 +4,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use prost::Message as _;
 use tally_consensus::{
-    Action, Config, Event, Evidence, Fetch, FetchedBlock, Judgement, Machine, Message, Now, Order, Record, Sets,
-    Unsigned, Voting,
+    Action, Config, Event, Evidence, Fetch, FetchedBlock, Judgement, Machine, Message, Now, Order, Record, RecordError,
+    Sets, Unsigned, Voting,
 };
+use tally_ledger::{BlockInput, LaneInput, Ledger};
+use tally_node::store::{
+    journal::{self, Journal, JournalConfig, OpenError},
+    sim_disk::{Loss, SimDisk},
+};
+use tally_proto::v1;
 use tally_types::{
-    Address, Batch, Certificate, Hash, Have, Header, Height, Params, Proposal, PublicKey, Signature, SignedBatch,
-    SignedBytes, Stake, Tip, UnixMillis, Validator, ValidatorSet, ViewChange, Vote, VoteKind, header::Executed,
+    Address, Amount, Batch, Certificate, Genesis, Hash, Have, Header, Height, Params, Proposal, PublicKey, SecretKey,
+    Signature, SignedBatch, SignedBytes, Tip, UnixMillis, ViewChange, Vote, VoteKind,
+    genesis::{FORMAT, GenesisAccount, GenesisFile, GenesisValidator},
+    header::Executed,
     vote::Ballot,
 };
 
@@ -85,8 +94,10 @@ pub struct Node {
     pub key: PublicKey,
     pub machine: Option<Machine>,
     pub sets: Sets,
-    /// Records that were synced: what a crash leaves.
-    pub journal: Vec<Record>,
+    /// What a crash leaves is what the real journal finds on this disk.
+    pub disk: SimDisk,
+    journal: Option<Journal>,
+    ledger: Ledger,
     pub incarnation: u64,
     /// Final blocks executed, by height from 1, with what execution led to.
     pub blocks: Vec<(Order, Executed)>,
@@ -106,9 +117,7 @@ pub struct World {
     pub trace: bool,
     /// Digest of everything that happened: equal seeds give equal traces.
     pub history: Hash,
-    set: ValidatorSet,
-    genesis: Hash,
-    genesis_executed: Executed,
+    genesis: Arc<Genesis>,
     queue: BTreeMap<(u64, u64), Happening>,
     order: u64,
     /// Pairs that cannot talk now.
@@ -118,35 +127,92 @@ pub struct World {
     /// The chain, by height: first node to call a block final decides, the others must agree.
     chain: Vec<Hash>,
     roots: BTreeMap<Height, Executed>,
-    /// Transactions, and the height that ordered them first.
-    ordered: BTreeMap<Bytes, u64>,
+    /// Executed transactions by id, with the height and place that executed them.
+    executed: BTreeMap<Hash, (Height, u32)>,
+    /// Last nonce given out per client.
+    nonces: Vec<u64>,
     pub submitted: u64,
 }
 
 /// Start of simulated wall-clock time.
 const EPOCH_MS: u64 = 1_800_000_000_000;
+/// Accounts that pay each other.
+const CLIENTS: u64 = 8;
+
+fn client_key(client: u64) -> SecretKey {
+    SecretKey::from_seed([client as u8 + 1; 32])
+}
+
+fn new_genesis(setup: &Setup) -> Genesis {
+    let mut accounts: Vec<GenesisAccount> = (0..CLIENTS)
+        .map(|client| GenesisAccount {
+            address: client_key(client).public_key().address().to_string(),
+            balance: 1 << 50,
+        })
+        .collect();
+    let mut validators = Vec::new();
+    for (index, stake) in setup.stakes.iter().enumerate() {
+        let operator = SecretKey::from_seed([index as u8 + 100; 32]).public_key().address().to_string();
+        accounts.push(GenesisAccount { address: operator.clone(), balance: 0 });
+        validators.push(GenesisValidator {
+            address: operator,
+            consensus_public_key: SecretKey::from_seed([index as u8 + 200; 32]).public_key().to_string(),
+            stake: *stake,
+            moniker: String::new(),
+        });
+    }
+    let file = GenesisFile {
+        format: FORMAT,
+        name: "world".into(),
+        time_ms: EPOCH_MS - 1,
+        symbol: "TALLY".into(),
+        decimals: 9,
+        total_supply: CLIENTS * (1 << 50) + setup.stakes.iter().sum::<u64>(),
+        params: Params { min_validator_stake: 1, ..setup.params.clone() },
+        accounts,
+        validators,
+    };
+    Genesis::parse(&file.encode().expect("JSON")).expect("a good genesis")
+}
+
+/// A payment, an opened account, or one that cannot be paid.
+fn transaction(genesis: &Genesis, rng: &mut Rng, client: u64, nonce: u64, now: u64) -> Bytes {
+    let key = client_key(client);
+    let operation = if rng.percent(20) {
+        let fresh = SecretKey::from_seed(Hash::of(&rng.next().to_be_bytes()).0).public_key().address();
+        v1::operation::Operation::CreateAccount(v1::CreateAccount {
+            new_account: fresh.to_string(),
+            opening_balance: genesis.params.min_opening_balance,
+        })
+    } else {
+        let recipient = client_key(rng.below(CLIENTS)).public_key().address().to_string();
+        let amount = if rng.percent(5) { u64::MAX >> 2 } else { 1 + rng.below(1000) };
+        v1::operation::Operation::Transfer(v1::Transfer { recipient, amount })
+    };
+    let body = v1::TransactionBody {
+        chain_id: genesis.chain.id.clone(),
+        sender: key.public_key().address().to_string(),
+        nonce,
+        expire_time: Some(prost_types::Timestamp { seconds: ((EPOCH_MS + now) / 1000) as i64 + 3600, nanos: 0 }),
+        max_fee: Amount::SUPPLY_MAX.0,
+        memo: String::new(),
+        operations: vec![v1::Operation { operation: Some(operation) }],
+    };
+    tally_types::transaction::sign(&key, &genesis.chain.genesis_hash, &body.encode_to_vec()).into()
+}
 
 impl World {
     pub fn new(setup: Setup) -> World {
-        let genesis = Hash::of(b"world");
-        let members: Vec<Validator> = setup
-            .stakes
-            .iter()
-            .enumerate()
-            .map(|(index, stake)| {
-                let name = index as u8 + 1;
-                Validator { address: Address([name; 32]), key: PublicKey([name + 100; 32]), stake: Stake(*stake) }
-            })
-            .collect();
-        let set = ValidatorSet::new(members.clone()).expect("a set");
-        let genesis_executed =
-            Executed { height: Height::ZERO, state_root: Hash::of(b"state"), receipts_root: Hash::of(b"receipts") };
-        let node = |member: &Validator| Node {
+        let genesis = Arc::new(new_genesis(&setup));
+        let members = genesis.validators.members().to_vec();
+        let node = |member: &tally_types::Validator| Node {
             address: member.address,
             key: member.key,
             machine: None,
             sets: Sets::default(),
-            journal: Vec::new(),
+            disk: SimDisk::new(),
+            journal: None,
+            ledger: Ledger::genesis(&genesis),
             incarnation: 0,
             blocks: Vec::new(),
             tick_at: u64::MAX,
@@ -162,16 +228,15 @@ impl World {
             events: 0,
             trace: std::env::var_os("SIM_TRACE").is_some(),
             history: Hash::ZERO,
-            set,
-            genesis,
-            genesis_executed,
+            genesis: genesis.clone(),
             queue: BTreeMap::new(),
             order: 0,
             cut: BTreeSet::new(),
             signed: BTreeMap::new(),
-            chain: vec![genesis],
+            chain: vec![genesis.chain.genesis_hash],
+            nonces: vec![0; CLIENTS as usize],
             roots: BTreeMap::new(),
-            ordered: BTreeMap::new(),
+            executed: BTreeMap::new(),
             submitted: 0,
             setup,
         };
@@ -212,18 +277,10 @@ impl World {
     }
 
     pub fn config(&self, node: usize) -> Config {
-        Config {
-            me: Some(self.nodes[node].address),
-            genesis_hash: self.genesis,
-            genesis_time: UnixMillis(EPOCH_MS - 1),
-            genesis_executed: self.genesis_executed,
-            genesis_validators: self.set.clone(),
-            params: self.setup.params.clone(),
-            batch_delay_ms: 10,
-            heartbeat_ms: 1000,
-            resend_ms: self.setup.params.view_timeout_ms / 2,
-            waiting_bytes_max: 1 << 20,
-        }
+        let genesis_executed = Ledger::genesis(&self.genesis).executed();
+        let mut config = Config::new(&self.genesis, Some(self.nodes[node].address), genesis_executed);
+        config.waiting_bytes_max = 1 << 20;
+        config
     }
 
     /// Starts a node from its journal.
@@ -232,8 +289,30 @@ impl World {
         self.nodes[node].incarnation += 1;
         self.nodes[node].blocks.clear();
         self.nodes[node].sets = Sets::default();
+        self.nodes[node].ledger = Ledger::genesis(&self.genesis);
+        let mut config = JournalConfig::new(self.genesis.chain.genesis_hash.0);
+        // Small enough that runs rotate.
+        config.segment_bytes = 256 << 10;
+        config.sector_bytes = 512;
+        config.reserve_bytes = 16 << 10;
+        let disk = self.nodes[node].disk.clone();
+        let mut records = Vec::new();
+        let opened = Journal::open::<RecordError>(Arc::new(disk), config, &mut |_, record| {
+            records.push(Record::parse(record.kind, &record.bytes)?);
+            Ok(())
+        });
+        let (journal, _) = match opened {
+            Ok(opened) => opened,
+            Err(OpenError::Journal(error)) => {
+                panic!("seed {}: {node} cannot open its journal: {error}", self.setup.seed)
+            }
+            Err(OpenError::Replay(error)) => {
+                panic!("seed {}: {node} cannot read its journal: {error}", self.setup.seed)
+            }
+        };
+        self.nodes[node].journal = Some(journal);
         let mut out = Vec::new();
-        for record in self.nodes[node].journal.clone() {
+        for record in records {
             machine.replay(record, &mut out);
             self.execute_at_once(node, &mut machine, &mut out);
         }
@@ -262,7 +341,7 @@ impl World {
                 match action {
                     Action::Execute(order) => {
                         let executed = self.execute(node, *order);
-                        let validators = self.set.clone();
+                        let validators = self.genesis.validators.clone();
                         machine.handle(self.clock(), Event::Executed { executed, validators }, &mut more);
                     }
                     Action::Sets(sets) => self.nodes[node].sets = sets,
@@ -276,7 +355,14 @@ impl World {
     pub fn crash(&mut self, node: usize) {
         self.log(|| format!("{node} crashes"));
         self.nodes[node].machine = None;
+        self.nodes[node].journal = None;
         self.nodes[node].tick_at = u64::MAX;
+        let loss = match self.rng.below(3) {
+            0 => Loss::Everything,
+            1 => Loss::Nothing,
+            _ => Loss::Some(self.rng.next()),
+        };
+        self.nodes[node].disk.crash(loss);
     }
 
     /// Runs until `until` milliseconds.
@@ -309,7 +395,7 @@ impl World {
             Happening::Answer { to, from, answer } => self.take_answer(to, from, answer),
             Happening::Executed { to, incarnation, executed } => {
                 if self.nodes[to].incarnation == incarnation {
-                    self.handle(to, Event::Executed { executed, validators: self.set.clone() });
+                    self.handle(to, Event::Executed { executed, validators: self.genesis.validators.clone() });
                 }
             }
             Happening::Tick { to, incarnation } => {
@@ -356,10 +442,12 @@ impl World {
     }
 
     fn client(&mut self) {
-        let node = self.rng.below(self.nodes.len() as u64) as usize;
-        let number = self.submitted;
+        let client = self.rng.below(CLIENTS);
+        self.nonces[client as usize] += 1;
         self.submitted += 1;
-        let transaction = Bytes::from(format!("transaction {number} of world {}", self.setup.seed));
+        let transaction = transaction(&self.genesis, &mut self.rng, client, self.nonces[client as usize], self.now);
+        // A client stays with its node: nonces of one lane arrive in order.
+        let node = (client % self.nodes.len() as u64) as usize;
         self.handle(node, Event::Transactions(vec![transaction]));
         let mean = (1000 / self.setup.load).max(1);
         let next = 1 + self.rng.below(2 * mean);
@@ -388,17 +476,27 @@ impl World {
     }
 
     fn carry_out(&mut self, node: usize, actions: Vec<Action>) {
-        // Crash points: before the sync nothing of the turn is left; after it, any first part of what is sent.
+        // Crash points: anywhere in the writes of the turn, or after its sync and any first part of what is sent.
         let crash =
             self.faulty() && self.setup.faults.crashes > 0 && self.rng.below(20_000) < self.setup.faults.crashes;
-        if crash && self.rng.percent(50) {
+        let cut_while_writing = crash && self.rng.percent(60);
+        if cut_while_writing {
+            let operations = self.rng.below(6);
+            self.nodes[node].disk.fail_power_after(operations);
+        }
+        let records = actions.iter().filter_map(|action| match action {
+            Action::Persist(record) => {
+                Some(journal::Record { kind: record.kind(), vital: record.vital(), bytes: record.encode() })
+            }
+            _ => None,
+        });
+        let records: Vec<_> = records.collect();
+        let journal = self.nodes[node].journal.as_mut().expect("a running node has a journal");
+        let written = records.is_empty() || journal.append(&records).and_then(|_| journal.sync()).is_ok();
+        if cut_while_writing {
             return self.crash_in_turn(node);
         }
-        for action in &actions {
-            if let Action::Persist(record) = action {
-                self.nodes[node].journal.push(record.clone());
-            }
-        }
+        assert!(written, "seed {}: {node} cannot write", self.setup.seed);
         let stop = if crash { self.rng.below(actions.len() as u64 + 1) as usize } else { actions.len() };
         for action in actions.into_iter().take(stop) {
             self.act(node, action);
@@ -495,7 +593,7 @@ impl World {
             return;
         }
         let from_address = self.nodes[from].address;
-        match self.nodes[to].sets.judge(&self.genesis, &message) {
+        match self.nodes[to].sets.judge(&self.genesis.chain.genesis_hash, &message) {
             Judgement::Check(checks) => {
                 if checks.iter().all(|check| fake_signature(&check.key, &check.bytes) == check.signature) {
                     self.log(|| format!("{from} -> {to}: {}", describe(&message)));
@@ -547,7 +645,7 @@ impl World {
             Answer::Batches(batches) => Event::Batches(batches),
             Answer::Blocks(mut blocks) => {
                 let from = self.nodes[from].address;
-                let judgement = self.nodes[to].sets.judge_blocks(&self.genesis, &mut blocks);
+                let judgement = self.nodes[to].sets.judge_blocks(&self.genesis.chain.genesis_hash, &mut blocks);
                 let Judgement::Check(checks) = judgement else { return };
                 if !checks.iter().all(|check| fake_signature(&check.key, &check.bytes) == check.signature) {
                     return;
@@ -562,7 +660,7 @@ impl World {
 
     fn sign(&mut self, node: usize, unsigned: Unsigned) -> Message {
         self.check_signed_once(node, &unsigned);
-        sign(&self.genesis, &self.nodes[node], unsigned)
+        sign(&self.genesis.chain.genesis_hash, &self.nodes[node], unsigned)
     }
 
     /// An honest key signs one thing per (kind, epoch, view) and per place of its lane, ever.
@@ -570,7 +668,7 @@ impl World {
         let (place, digest) = match unsigned {
             Unsigned::Proposal { epoch, view, header, .. } => (format!("proposal {epoch} {view}"), header.hash()),
             Unsigned::Ballot { epoch, ballot, .. } => {
-                let digest = ballot.signed_bytes(&self.genesis, *epoch).hash();
+                let digest = ballot.signed_bytes(&self.genesis.chain.genesis_hash, *epoch).hash();
                 (format!("{:?} {epoch} {}", ballot.kind(), ballot.view()), digest)
             }
             Unsigned::Batch(batch) => (format!("batch {} {}", batch.epoch(), batch.seq()), batch.digest()),
@@ -580,10 +678,10 @@ impl World {
         assert_eq!(known, digest, "seed {}: {node} signs a second {place}", self.setup.seed);
     }
 
-    // Execution: the roots are a hash chain over what was executed, so any difference shows.
+    // Execution, by the real ledger.
 
     fn execute(&mut self, node: usize, order: Order) -> Executed {
-        let header = &order.header;
+        let header = order.header.clone();
         let seed = self.setup.seed;
         let height = header.height.0 as usize;
         assert_eq!(self.nodes[node].blocks.len() + 1, height, "seed {seed}: {node} executes out of order");
@@ -594,25 +692,28 @@ impl World {
                 self.chain.push(header.hash());
             }
         }
-        let before = self.nodes[node].blocks.last().map_or(self.genesis_executed, |(_, executed)| *executed);
-        let digests: Vec<u8> = order.lanes.iter().flatten().flat_map(|batch| batch.digest().0).collect();
-        let state_root = match digests.is_empty() {
-            true => before.state_root,
-            false => Hash::tagged("state", &[&before.state_root.0, &digests]),
-        };
-        let executed = Executed { height: header.height, state_root, receipts_root: before.receipts_root };
+        let lanes = order.validators.members().iter().zip(&order.lanes).map(|(member, batches)| LaneInput {
+            fee_recipient: member.address,
+            transactions: batches.iter().flat_map(|batch| batch.transactions()).map(|bytes| &bytes[..]).collect(),
+        });
+        let input = BlockInput { height: header.height, time: header.time, lanes: lanes.collect() };
+        let outcome = self.nodes[node].ledger.execute(&input).expect("the supply is what it was");
+        assert_eq!(self.nodes[node].ledger.state().supply(), self.genesis.total_supply);
+        let executed = outcome.executed;
         let known = *self.roots.entry(header.height).or_insert(executed);
         assert_eq!(known, executed, "seed {seed}: {node} has another state at height {height}");
-        for transaction in order.lanes.iter().flatten().flat_map(|batch| batch.transactions()) {
-            self.ordered.entry(transaction.clone()).or_insert(header.height.0);
+        for done in &outcome.transactions {
+            let place = (header.height, done.receipt.index);
+            let known = *self.executed.entry(done.receipt.tx_id).or_insert(place);
+            assert_eq!(known, place, "seed {seed}: a transaction runs twice");
         }
-        self.log(|| format!("{node} executes {:?} with {} batches", order.header, digests.len() / 32));
+        self.log(|| format!("{node} executes {header:?} with {} transactions", outcome.transactions.len()));
         self.nodes[node].blocks.push((order, executed));
         executed
     }
 
-    pub fn ordered_count(&self) -> u64 {
-        self.ordered.len() as u64
+    pub fn executed_count(&self) -> u64 {
+        self.executed.len() as u64
     }
 
     pub fn final_heights(&self) -> Vec<u64> {

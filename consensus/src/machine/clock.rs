@@ -79,8 +79,12 @@ impl Machine {
     }
 
     pub(super) fn time_out(&mut self, out: &mut Vec<Action>) {
-        if self.round.work_since_ms.is_none() && self.has_work() {
-            self.round.work_since_ms = Some(self.now.mono_ms);
+        // Whether there is work does not depend on the time: it is asked again only when something moved.
+        if self.round.work_since_ms.is_none() && self.round.work_asked_at != self.moves {
+            self.round.work_asked_at = self.moves;
+            if self.has_work() {
+                self.round.work_since_ms = Some(self.now.mono_ms);
+            }
         }
         if !self.signs() || self.agreement.gave_up_here() {
             return;

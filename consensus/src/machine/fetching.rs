@@ -39,6 +39,9 @@ pub(super) struct Fetching {
     /// What this turn found missing, by hash or digest.
     pub needs: BTreeMap<Hash, Need>,
     asking: BTreeMap<Hash, Asking>,
+    /// Tips that a weak quorum announced and that are not held here, as of `moves`.
+    lacking: Vec<(u32, Tip, Seq)>,
+    lacking_at: u64,
     /// A certificate names a block far above the final tip.
     pub behind: bool,
     /// Since when a peer has claimed a higher final block.
@@ -73,7 +76,11 @@ impl Machine {
         {
             self.persist(Record::Observing(epoch), out);
         }
-        for (place, tip, above) in self.lanes.lacking() {
+        if self.fetching.lacking_at != self.moves {
+            self.fetching.lacking_at = self.moves;
+            self.fetching.lacking = self.lanes.lacking();
+        }
+        for (place, tip, above) in self.fetching.lacking.clone() {
             let sources = self.addresses(self.lanes.announcers(place, &tip));
             self.fetching.needs.entry(tip.digest).or_insert(Need::Batches { tip, above, sources });
         }

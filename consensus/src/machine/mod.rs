@@ -85,6 +85,8 @@ struct Round {
     entered_ms: u64,
     /// When there first was work in this view. Rule W1.
     work_since_ms: Option<u64>,
+    /// `moves` when that was last asked.
+    work_asked_at: u64,
     /// The leader's proposal, and when it came.
     proposal: Option<(Arc<Proposal>, u64)>,
     /// This replica's own proposal: sent, or about to be.
@@ -155,7 +157,8 @@ impl Machine {
             fetching: Fetching::default(),
             have: Having::default(),
             whole: BTreeSet::new(),
-            moves: 0,
+            // Above the zero of a new round: the first question is asked.
+            moves: 1,
             config,
         }
     }

@@ -49,7 +49,10 @@ impl ChainService for Api {
         let chunk_count = u32::try_from(chunks.len()).unwrap_or(u32::MAX);
         let chunk = genesis.bytes.chunks(GENESIS_CHUNK_BYTES).nth(usize::try_from(wanted).unwrap_or(usize::MAX));
         let data = chunk.ok_or_else(|| {
-            Refusal::field("chunk", format!("is {wanted}, the genesis file has chunks 0 to {}", chunk_count - 1))
+            Refusal::field(
+                "chunk",
+                format!("is {wanted}, the genesis file has chunks 0 to {}", chunk_count.saturating_sub(1)),
+            )
         })?;
         let genesis_hash = genesis.chain.genesis_hash.to_string();
         Ok(Response::new(v1::GetGenesisResponse { data: data.to_vec(), chunk_count, genesis_hash }))

@@ -285,7 +285,7 @@ mod tests {
         let refusal = Refusal::from(TransactionError::OtherChain { expected: "test".into(), got });
         let status = Status::from(refusal);
         assert_eq!(status.message().chars().count(), MESSAGE_CHARS_MAX + 1);
-        assert!(status.details().len() < 1000, "{}", status.details().len());
+        assert!(status.details().len() < 1500, "{}", status.details().len());
         let info = status.get_details_error_info().unwrap();
         assert_eq!((info.reason.as_str(), info.domain.as_str()), ("CHAIN_ID_MISMATCH", "tally.v1"));
         assert_eq!(info.metadata["got"].chars().count(), METADATA_CHARS_MAX + 1);

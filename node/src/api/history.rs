@@ -111,17 +111,14 @@ fn newest_first(
     mut add: impl FnMut(FoundTransaction) -> bool,
 ) -> Result<Option<Place>, IndexError> {
     let mut height = span.last.height;
-    let mut below = match span.last.index {
-        u32::MAX => count(index, height)?,
-        index => index.saturating_add(1),
-    };
+    // A token that was made up can name an index far beyond the block.
+    let mut below = count(index, height)?.min(span.last.index.saturating_add(1));
     for _ in 0..BLOCKS_SCANNED_MAX {
         while below > 0 {
             let step = u32::try_from(items.saturating_add(1)).unwrap_or(u32::MAX).min(below);
             let first = below.saturating_sub(step);
             let found = index.transactions_of_block(height, first, usize::try_from(step).unwrap_or(usize::MAX))?;
-            // A token that was made up can name an index beyond the block: then there is nothing to see there.
-            for transaction in found.into_iter().rev().filter(|found| found.place.index < below) {
+            for transaction in found.into_iter().rev() {
                 let at = transaction.place;
                 if at < span.first {
                     return Ok(None);

@@ -25,7 +25,7 @@ pub(super) const SYNCED_BEHIND_BLOCKS_MAX: u64 = 2;
 /// Idle intervals without a block after which a node says that it is stalled.
 pub(super) const STALLED_IDLE_INTERVALS: u64 = 10;
 /// Most characters of an error's message: it travels in a header.
-pub(super) const MESSAGE_CHARS_MAX: usize = 500;
+pub(super) const MESSAGE_CHARS_MAX: usize = 300;
 /// Most characters of a value in an error's metadata.
 pub(super) const METADATA_CHARS_MAX: usize = 128;
 

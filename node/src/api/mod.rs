@@ -46,7 +46,7 @@ use crate::{
 
 pub use self::{
     limits::Limits,
-    server::{ServeError, serve, serve_with},
+    server::{serve, serve_with},
 };
 
 /// All services of `tally.v1`. A clone is a handle.

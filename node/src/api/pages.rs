@@ -151,7 +151,7 @@ mod tests {
         let mut room = Room::for_items(10);
         assert!(room.take(PAGE_BYTES_MAX - 1) && room.take(1) && !room.take(1));
         let mut room = Room::for_items(10);
-        assert!(room.take(PAGE_BYTES_MAX + 1) && !room.take(0 + 1));
+        assert!(room.take(PAGE_BYTES_MAX + 1) && !room.take(1));
         let all: Vec<_> = (0..5).map(|size| ListPeersRequest { page_size: size, page_token: String::new() }).collect();
         assert_eq!(page_of(&all, 0, 2), (all[..2].to_vec(), Some(2)));
         assert_eq!(page_of(&all, 3, 2), (all[3..].to_vec(), None));

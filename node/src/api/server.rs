@@ -7,7 +7,6 @@ use tally_proto::v1::{
     chain_service_server::ChainServiceServer, node_service_server::NodeServiceServer,
     transaction_service_server::TransactionServiceServer, validator_service_server::ValidatorServiceServer,
 };
-use thiserror::Error;
 use tokio::{net::TcpListener, sync::watch};
 use tonic::transport::Server;
 use tonic_health::pb::health_server;
@@ -24,23 +23,12 @@ use super::{
 };
 use crate::context::Shared;
 
-/// Why the client API cannot be served.
-#[derive(Debug, Error)]
-pub enum ServeError {
-    /// The descriptors that are compiled in cannot be read: a bug of the build.
-    #[error("the contract that reflection serves cannot be read: {0}")]
-    Reflection(#[from] tonic_reflection::server::Error),
-    /// The server broke off.
-    #[error("the server of the client API broke off: {0}")]
-    Transport(#[from] tonic::transport::Error),
-}
-
 /// Serves clients on `listener` until `shutdown` resolves or the node stops, then lets open calls end for a few seconds.
 pub async fn serve(
     listener: TcpListener,
     shared: Arc<Shared>,
     shutdown: impl Future<Output = ()>,
-) -> Result<(), ServeError> {
+) -> Result<(), tonic::transport::Error> {
     serve_with(listener, shared, Limits::default(), shutdown).await
 }
 
@@ -50,20 +38,23 @@ pub async fn serve_with(
     shared: Arc<Shared>,
     limits: Limits,
     shutdown: impl Future<Output = ()>,
-) -> Result<(), ServeError> {
+) -> Result<(), tonic::transport::Error> {
     let (close, closing) = watch::channel(false);
     let mut stopping = shared.stopping.clone();
     let api = Api::new(shared, limits.clone(), closing);
     let (reporter, health_server) = tonic_health::server::health_reporter();
     health::report(&reporter, &api).await;
 
+    let compiled_in = "the descriptors are compiled in, and a test builds this";
+    let reflection_v1 = reflection().build_v1().expect(compiled_in);
+    let reflection_v1alpha = reflection().build_v1alpha().expect(compiled_in);
     let server = Server::builder()
         .max_concurrent_streams(limits.calls_per_connection_max)
         .http2_keepalive_interval(Some(limits.keepalive_interval))
         .http2_keepalive_timeout(Some(limits.keepalive_timeout))
         .max_connection_age(limits.connection_age_max)
-        .add_service(reflection()?.build_v1()?.max_decoding_message_size(REQUEST_BYTES_MAX))
-        .add_service(reflection()?.build_v1alpha()?.max_decoding_message_size(REQUEST_BYTES_MAX))
+        .add_service(reflection_v1.max_decoding_message_size(REQUEST_BYTES_MAX))
+        .add_service(reflection_v1alpha.max_decoding_message_size(REQUEST_BYTES_MAX))
         .add_service(health_server.max_decoding_message_size(REQUEST_BYTES_MAX))
         .add_service(TransactionServiceServer::new(api.clone()).max_decoding_message_size(REQUEST_BYTES_MAX))
         .add_service(AccountServiceServer::new(api.clone()).max_decoding_message_size(REQUEST_BYTES_MAX))
@@ -82,7 +73,7 @@ pub async fn serve_with(
 
     let housekeeping = tokio::spawn(health::keep(reporter, api.clone()));
     let served = tokio::select! {
-        served = server => served.map_err(ServeError::from),
+        served = server => served,
         () = async { api.closed().await; tokio::time::sleep(limits.drain).await } => {
             tracing::warn!("client API: calls were still open after {:?} and are cut off", limits.drain);
             Ok(())
@@ -96,7 +87,7 @@ pub async fn serve_with(
 }
 
 /// What reflection tells: the services that are here, and everything about their messages, errors' details included.
-fn reflection() -> Result<Builder<'static>, ServeError> {
+fn reflection() -> Builder<'static> {
     let names = [
         v1::server_reflection_server::SERVICE_NAME,
         v1alpha::server_reflection_server::SERVICE_NAME,
@@ -108,5 +99,5 @@ fn reflection() -> Result<Builder<'static>, ServeError> {
         .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(v1::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(v1alpha::FILE_DESCRIPTOR_SET);
-    Ok(SERVICES.into_iter().chain(names).fold(builder, Builder::with_service_name))
+    SERVICES.into_iter().chain(names).fold(builder, Builder::with_service_name)
 }

@@ -14,13 +14,17 @@ use crate::driver::unix_millis;
 #[derive(Debug, Subcommand)]
 pub enum GenesisCommand {
     /// Writes a genesis file without accounts and validators.
-    #[command(after_help = "Example:\n  tally-node genesis new --name points --symbol POINT --decimals 2 --file genesis.json")]
+    #[command(
+        after_help = "Example:\n  tally-node genesis new --name points --symbol POINT --decimals 2 --file genesis.json"
+    )]
     New(NewOptions),
     /// Adds an account.
     #[command(after_help = "Example:\n  tally-node genesis add-account --file genesis.json tally1... 100000000000")]
     AddAccount(AccountOptions),
     /// Adds a validator; its operator account must be among the accounts.
-    #[command(after_help = "Example:\n  tally-node genesis add-validator --file genesis.json --stake 1000000000 tally1... 3b6a27bc...")]
+    #[command(
+        after_help = "Example:\n  tally-node genesis add-validator --file genesis.json --stake 1000000000 tally1... 3b6a27bc..."
+    )]
     AddValidator(ValidatorOptions),
     /// Checks a file and shows what it makes.
     #[command(after_help = "Example:\n  tally-node genesis validate --file genesis.json")]
@@ -148,7 +152,12 @@ fn validate(option: &FileOption) -> Result<(), Failure> {
     println!("genesis hash: {}", genesis.chain.genesis_hash);
     println!("supply:       {} {}", genesis.decimals.format(genesis.total_supply), genesis.symbol);
     println!("accounts:     {}", genesis.accounts.len());
-    println!("validators:   {} (quorum {} of {} stake)", genesis.validators.len(), genesis.validators.quorum(), genesis.validators.total());
+    println!(
+        "validators:   {} (quorum {} of {} stake)",
+        genesis.validators.len(),
+        genesis.validators.quorum(),
+        genesis.validators.total()
+    );
     for (member, moniker) in genesis.validators.members().iter().zip(&genesis.monikers) {
         println!("  {} stake {} consensus key {} {moniker}", member.address, member.stake, member.key);
     }

@@ -10,9 +10,7 @@ use std::{
 };
 
 use clap::Args;
-use tally_proto::v1::{
-    GetNodeStatusRequest, GetNodeStatusResponse, node_service_client::NodeServiceClient,
-};
+use tally_proto::v1::{GetNodeStatusRequest, GetNodeStatusResponse, node_service_client::NodeServiceClient};
 use tally_types::{Amount, Genesis, Params};
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
@@ -54,11 +52,15 @@ pub struct Options {
     base_port: u16,
 }
 
-struct Node {
-    number: usize,
+/// A validator that runs as a child process.
+pub(crate) struct Node {
+    /// Its place, from 1.
+    pub(crate) number: usize,
     home: PathBuf,
-    url: String,
-    child: Child,
+    /// Where it serves clients.
+    pub(crate) url: String,
+    /// The process.
+    pub(crate) child: Child,
     down: bool,
 }
 
@@ -72,7 +74,9 @@ pub async fn run(options: Options, write_wallet: WriteWallet) -> Result<(), Fail
         let known = Genesis::parse(&fs::read(&genesis_path)?)?.validators.len();
         if known != count {
             let shown = options.home.display();
-            return Err(format!("{shown} holds a network of {known}; add --nodes {known}, --reset, or another --home").into());
+            return Err(
+                format!("{shown} holds a network of {known}; add --nodes {known}, --reset, or another --home").into()
+            );
         }
     } else {
         create(&options, write_wallet)?;
@@ -112,7 +116,10 @@ fn create(options: &Options, write_wallet: WriteWallet) -> Result<(), Failure> {
         return Err(format!("{shown} is not empty; choose another --home").into());
     }
     fs::create_dir_all(&options.home)?;
-    fs::write(options.home.join(MARKER), "A local Tally network, made by `tally-node localnet`. Its keys are worth nothing.\n")?;
+    fs::write(
+        options.home.join(MARKER),
+        "A local Tally network, made by `tally-node localnet`. Its keys are worth nothing.\n",
+    )?;
     let keys: Vec<_> = FUNDED.iter().map(|name| Ok((*name, signing::new_key()?))).collect::<Result<_, Failure>>()?;
     let network = new_network(NetworkPlan {
         name: "localnet",
@@ -141,7 +148,8 @@ fn create(options: &Options, write_wallet: WriteWallet) -> Result<(), Failure> {
     Ok(fs::write(options.home.join(GENESIS_FILE), bytes)?)
 }
 
-fn start(home: &Path, number: usize, base_port: u16) -> Result<Node, Failure> {
+/// Starts validator `number` (from 1) of the homes in `home`.
+pub(crate) fn start(home: &Path, number: usize, base_port: u16) -> Result<Node, Failure> {
     let folder = home.join(format!("node{number}"));
     let client = base_port.checked_add(u16::try_from(number)?).ok_or("the ports do not fit below 65536")?;
     let peer = client.checked_add(100).ok_or("the ports do not fit below 65536")?;
@@ -178,7 +186,7 @@ fn start(home: &Path, number: usize, base_port: u16) -> Result<Node, Failure> {
 }
 
 /// Waits until every node knows a first block.
-async fn first_block(nodes: &mut [Node]) -> Result<(), Failure> {
+pub(crate) async fn first_block(nodes: &mut [Node]) -> Result<(), Failure> {
     let deadline = Instant::now() + FIRST_BLOCK;
     eprintln!("starting {} validators; waiting for the first block", nodes.len());
     loop {
@@ -188,7 +196,12 @@ async fn first_block(nodes: &mut [Node]) -> Result<(), Failure> {
                 let log = node.home.join("node.log");
                 let last = fs::read_to_string(&log).unwrap_or_default();
                 let last = last.lines().rev().find(|line| line.contains("error")).unwrap_or("it says nothing more");
-                return Err(format!("validator {} ended with {status}: {last}\nits log: {}", node.number, log.display()).into());
+                return Err(format!(
+                    "validator {} ended with {status}: {last}\nits log: {}",
+                    node.number,
+                    log.display()
+                )
+                .into());
             }
             if status_of(&node.url).await.is_some_and(|status| status.latest_height > 0) {
                 ready += 1;
@@ -198,7 +211,9 @@ async fn first_block(nodes: &mut [Node]) -> Result<(), Failure> {
             return Ok(());
         }
         if Instant::now() >= deadline {
-            return Err(format!("no block within {} s; look at the logs, DIR/node1/node.log", FIRST_BLOCK.as_secs()).into());
+            return Err(
+                format!("no block within {} s; look at the logs, DIR/node1/node.log", FIRST_BLOCK.as_secs()).into()
+            );
         }
         sleep(Duration::from_millis(50)).await;
     }
@@ -226,8 +241,14 @@ fn print_welcome(home: &Path, genesis: &Genesis, nodes: &[Node]) {
     for node in nodes {
         println!("  {}", node.url);
     }
-    println!("\nAccounts with {} {} each: {}", genesis.decimals.format(Amount(FUNDS)), genesis.symbol, FUNDED.join(", "));
-    let wallet = std::env::current_exe().ok().map(|path| path.with_file_name("tally-wallet")).filter(|path| path.exists());
+    println!(
+        "\nAccounts with {} {} each: {}",
+        genesis.decimals.format(Amount(FUNDS)),
+        genesis.symbol,
+        FUNDED.join(", ")
+    );
+    let wallet =
+        std::env::current_exe().ok().map(|path| path.with_file_name("tally-wallet")).filter(|path| path.exists());
     let wallet = match wallet {
         Some(path) => path.display().to_string(),
         None => "cargo run --quiet --release --bin tally-wallet --".to_owned(),
@@ -262,7 +283,7 @@ async fn watch(nodes: &mut [Node]) {
 }
 
 /// SIGTERM to all, then a while to end, then SIGKILL.
-async fn stop_all(nodes: &mut [Node]) {
+pub(crate) async fn stop_all(nodes: &mut [Node]) {
     for node in nodes.iter_mut() {
         let id = node.child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
         if let Some(id) = id {

@@ -1,8 +1,8 @@
 //! The command line of `tally-node`.
 
 mod genesis;
-mod localnet;
-mod setup;
+pub(crate) mod localnet;
+pub(crate) mod setup;
 mod status;
 
 use std::{
@@ -22,7 +22,12 @@ pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// A validator of a Tally network.
 #[derive(Debug, Parser)]
-#[command(name = "tally-node", version, about, after_help = "Examples:\n  tally-node localnet\n  tally-node testnet generate --validators 4 --out testnet\n  tally-node start --home testnet/node1")]
+#[command(
+    name = "tally-node",
+    version,
+    about,
+    after_help = "Examples:\n  tally-node localnet\n  tally-node testnet generate --validators 4 --out testnet\n  tally-node start --home testnet/node1"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -41,7 +41,9 @@ pub struct InitOptions {
 #[derive(Debug, Subcommand)]
 pub enum TestnetCommand {
     /// Writes one home per validator, ready to copy to as many machines.
-    #[command(after_help = "Example:\n  tally-node testnet generate --validators 4 --out testnet --host 10.0.0.1 --host 10.0.0.2 --host 10.0.0.3 --host 10.0.0.4")]
+    #[command(
+        after_help = "Example:\n  tally-node testnet generate --validators 4 --out testnet --host 10.0.0.1 --host 10.0.0.2 --host 10.0.0.3 --host 10.0.0.4"
+    )]
     Generate(GenerateOptions),
 }
 
@@ -207,7 +209,10 @@ pub fn init(options: &InitOptions) -> Result<(), Failure> {
     println!("consensus public key: {key}");
     let shown = folder.display();
     match genesis {
-        Some(_) => println!("next: list the other validators as [[peer]] in {shown}/{}, then\n  tally-node start --home {shown}", config::FILE),
+        Some(_) => println!(
+            "next: list the other validators as [[peer]] in {shown}/{}, then\n  tally-node start --home {shown}",
+            config::FILE
+        ),
         None => println!(
             "next: have this key put into the genesis file (tally-node genesis add-validator), then\n  tally-node init --home {shown} --genesis genesis.json"
         ),
@@ -219,7 +224,9 @@ pub fn testnet(command: &TestnetCommand) -> Result<(), Failure> {
     let TestnetCommand::Generate(options) = command;
     let count = usize::from(options.validators);
     if !options.hosts.is_empty() && options.hosts.len() != count {
-        return Err(format!("{} hosts for {count} validators; give one --host each, or none", options.hosts.len()).into());
+        return Err(
+            format!("{} hosts for {count} validators; give one --host each, or none", options.hosts.len()).into()
+        );
     }
     if options.out.exists() {
         return Err(format!("{} exists; choose another --out", options.out.display()).into());
@@ -274,7 +281,10 @@ pub fn reindex(folder: &Path) -> Result<(), Failure> {
         Err(error) if !path.exists() => tracing::debug!(%error, "there was no index"),
         Err(error) => return Err(error.into()),
     }
-    println!("the index is gone; the next `tally-node start --home {}` makes it anew from the journal", folder.display());
+    println!(
+        "the index is gone; the next `tally-node start --home {}` makes it anew from the journal",
+        folder.display()
+    );
     Ok(())
 }
 
@@ -285,7 +295,9 @@ pub fn remove_folder(folder: &Path, marker: &str) -> Result<(), Failure> {
     }
     if !folder.join(marker).exists() {
         let shown = folder.display();
-        return Err(format!("{shown} is not a folder this command made (no {marker} in it); it was left as it is").into());
+        return Err(
+            format!("{shown} is not a folder this command made (no {marker} in it); it was left as it is").into()
+        );
     }
     fs::remove_dir_all(folder).map_err(|error: io::Error| error.into())
 }

@@ -45,7 +45,10 @@ pub async fn run(options: &Options) -> Result<(), Failure> {
     }
     println!("chain      {}", status.chain_id);
     println!("state      {}", state.trim_start_matches("SYNC_STATE_").to_lowercase());
-    println!("height     {} executed, {} final, {} seen", status.executed_height, status.latest_height, status.highest_seen_height);
+    println!(
+        "height     {} executed, {} final, {} seen",
+        status.executed_height, status.latest_height, status.highest_seen_height
+    );
     println!("agreement  epoch {}, view {}", status.current_epoch, status.current_view);
     println!("peers      {} connected", status.peer_count);
     println!("pending    {} transactions", status.mempool_size);

@@ -80,8 +80,7 @@ async fn run(
     let (sender, receiver) = mpsc::channel(AHEAD);
     let wrapped = |message| proto::ExchangeRequest { message: Some(message) };
     sender.try_send(wrapped(peers.hello(&peer)))?;
-    let mut answer =
-        timeout(GREETING_TIMEOUT, client.exchange(ReceiverStream::new(receiver))).await??.into_inner();
+    let mut answer = timeout(GREETING_TIMEOUT, client.exchange(ReceiverStream::new(receiver))).await??.into_inner();
     if control {
         outbound.connected.store(true, Ordering::Relaxed);
         tracing::info!(%peer, "connected");

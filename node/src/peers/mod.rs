@@ -21,8 +21,7 @@ use prost::Message as _;
 use tally_consensus::{Event, Message, Sets};
 use tally_proto::consensus as proto;
 use tally_types::{
-    Address, Batch, Certificate, Hash, Have, Header, Proposal, SignedBatch, Tip, ViewChange, Vote,
-    vote::MessageError,
+    Address, Batch, Certificate, Hash, Have, Header, Proposal, SignedBatch, Tip, ViewChange, Vote, vote::MessageError,
 };
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tonic::transport::{Channel, Endpoint};
@@ -222,22 +221,15 @@ impl Peers {
     }
 
     fn hello(&self, to: &Address) -> proto::PeerMessage {
-        let hello = proto::Hello {
-            genesis_hash: Bytes::copy_from_slice(&self.genesis.0),
-            protocol_version: PROTOCOL_VERSION,
-        };
+        let hello =
+            proto::Hello { genesis_hash: Bytes::copy_from_slice(&self.genesis.0), protocol_version: PROTOCOL_VERSION };
         let content = Bytes::from(hello.encode_to_vec());
         let mut message = self.enveloped(to, &content, proto::peer_message::Payload::Hello(content.clone()));
         message.sender = Bytes::copy_from_slice(self.signer.address().as_bytes());
         message
     }
 
-    fn enveloped(
-        &self,
-        to: &Address,
-        content: &[u8],
-        payload: proto::peer_message::Payload,
-    ) -> proto::PeerMessage {
+    fn enveloped(&self, to: &Address, content: &[u8], payload: proto::peer_message::Payload) -> proto::PeerMessage {
         let counter = self.next_counter();
         let signature = self.signer.envelope(to, counter, content);
         proto::PeerMessage {
@@ -262,8 +254,7 @@ fn read(payload: proto::peer_message::Payload) -> Result<Message, MessageError> 
         Payload::Batch(message) => Message::Batch(SignedBatch::from_proto(&message)?),
         Payload::Have(message) => Message::Have(Arc::new(Have::from_proto(&message)?)),
         Payload::Certificates(bytes) => {
-            let message =
-                proto::Certificates::decode(bytes).map_err(|_| MessageError("certificates: not protobuf"))?;
+            let message = proto::Certificates::decode(bytes).map_err(|_| MessageError("certificates: not protobuf"))?;
             Message::Certificates {
                 entry: certificate(&message.entry)?,
                 highest_commit: certificate(&message.highest_commit)?,

@@ -13,9 +13,7 @@ use tally_proto::consensus::{
     self as proto,
     consensus_service_server::{ConsensusService, ConsensusServiceServer},
 };
-use tally_types::{
-    Address, Batch, Hash, Header, Seq, Signature, SignedTransaction, Tip, signature::SignatureCheck,
-};
+use tally_types::{Address, Batch, Hash, Header, Seq, Signature, SignedTransaction, Tip, signature::SignatureCheck};
 use tokio::{
     net::TcpListener,
     sync::{mpsc, oneshot},
@@ -110,7 +108,8 @@ impl Service {
         let Some(proto::peer_message::Payload::Hello(content)) = first.payload else {
             return Err(Status::invalid_argument("the first message must be a hello"));
         };
-        let hello = proto::Hello::decode(content.clone()).map_err(|_| Status::invalid_argument("hello: not protobuf"))?;
+        let hello =
+            proto::Hello::decode(content.clone()).map_err(|_| Status::invalid_argument("hello: not protobuf"))?;
         if hello.genesis_hash[..] != self.peers.genesis.0[..] {
             return Err(Status::failed_precondition("this validator is on another chain"));
         }
@@ -141,7 +140,13 @@ impl Service {
 
 impl Peers {
     /// The check that `sender`, a validator of a known epoch, sealed `content` for this node; none: it is no validator.
-    fn envelope_check(&self, sender: &Address, counter: u64, signature: Signature, content: &[u8]) -> Option<SignatureCheck> {
+    fn envelope_check(
+        &self,
+        sender: &Address,
+        counter: u64,
+        signature: Signature,
+        content: &[u8],
+    ) -> Option<SignatureCheck> {
         let sets = self.sets();
         let member = sets.0.iter().rev().find_map(|(_, set, _)| set.get(set.place_of(sender)?).cloned())?;
         let bytes = envelope_bytes(&self.genesis, &self.signer.address(), counter, content);
@@ -305,7 +310,8 @@ impl ConsensusService for Service {
         }
         let mut wanted = Vec::new();
         for chain in &question.chains {
-            let digest = Hash::from_slice(&chain.digest).ok_or_else(|| Status::invalid_argument("digest: not 32 bytes"))?;
+            let digest =
+                Hash::from_slice(&chain.digest).ok_or_else(|| Status::invalid_argument("digest: not 32 bytes"))?;
             wanted.push((Tip { seq: Seq(chain.seq), digest }, Seq(chain.above)));
         }
         let (answer, found) = oneshot::channel();
@@ -313,9 +319,10 @@ impl ConsensusService for Service {
         let gone = |_| Status::unavailable("this validator is shutting down");
         self.peers.control.send(input).await.map_err(|_| gone(()))?;
         let found = found.await.map_err(|_| gone(()))?;
-        let answers = found.into_iter().take(BATCHES_MAX).map(|batch| {
-            Ok(proto::FetchBatchesResponse { batch: batch.bytes().clone() })
-        });
+        let answers = found
+            .into_iter()
+            .take(BATCHES_MAX)
+            .map(|batch| Ok(proto::FetchBatchesResponse { batch: batch.bytes().clone() }));
         Ok(Response::new(Box::pin(tokio_stream::iter(answers.collect::<Vec<_>>()))))
     }
 

@@ -1,0 +1,220 @@
+//! The server as its clients see it: reflection, health, limits of connections and messages, and how it ends.
+
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
+
+use tally_proto::v1::{
+    self as tally, block_service_client::BlockServiceClient, chain_service_client::ChainServiceClient,
+    transaction_service_client::TransactionServiceClient,
+};
+use tally_types::Height;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
+use tokio_stream::StreamExt as _;
+use tonic::{Code, transport::Channel};
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+use tonic_reflection::pb::{v1, v1alpha};
+
+use super::world::{World, shown, until};
+use crate::api::{Limits, health::SERVICES, serve_with};
+
+struct Server {
+    world: World,
+    address: SocketAddr,
+    task: JoinHandle<Result<(), tonic::transport::Error>>,
+}
+
+impl Server {
+    async fn start(limits: Limits) -> Server {
+        let world = World::new();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let task = tokio::spawn(serve_with(listener, world.shared.clone(), limits, std::future::pending()));
+        Server { world, address, task }
+    }
+
+    async fn connect(&self) -> Channel {
+        Channel::from_shared(format!("http://{}", self.address)).unwrap().connect().await.unwrap()
+    }
+
+    async fn health(&self, channel: &Channel, service: &str) -> Option<ServingStatus> {
+        let message = HealthCheckRequest { service: service.to_owned() };
+        let checked = HealthClient::new(channel.clone()).check(message).await;
+        checked.ok().map(|response| response.into_inner().status())
+    }
+}
+
+fn quick() -> Limits {
+    Limits { health_interval: Duration::from_millis(5), ..Limits::default() }
+}
+
+/// Asks reflection, in the version of module `$version`, for the services and for the file of each symbol.
+macro_rules! reflected {
+    ($version:ident, $channel:expr, $symbols:expr) => {{
+        use $version::{
+            server_reflection_client::ServerReflectionClient, server_reflection_request::MessageRequest as Ask,
+            server_reflection_response::MessageResponse as Told,
+        };
+        let asked = [Ask::ListServices(String::new())].into_iter();
+        let asked = asked.chain($symbols.iter().cloned().map(Ask::FileContainingSymbol));
+        let asked: Vec<_> = asked
+            .map(|ask| $version::ServerReflectionRequest { host: String::new(), message_request: Some(ask) })
+            .collect();
+        let mut client = ServerReflectionClient::new($channel.clone());
+        let told = client.server_reflection_info(tokio_stream::iter(asked)).await.unwrap().into_inner();
+        let mut told = told.map(|message| message.unwrap().message_response.unwrap());
+        let Some(Told::ListServicesResponse(list)) = told.next().await else { panic!("no list") };
+        let services: BTreeSet<_> = list.service.into_iter().map(|service| service.name).collect();
+        let mut files = Vec::new();
+        for symbol in &$symbols {
+            match told.next().await {
+                Some(Told::FileDescriptorResponse(file)) => files.push(file.file_descriptor_proto[0].clone()),
+                other => panic!("{symbol} is not explained: {other:?}"),
+            }
+        }
+        (services, files)
+    }};
+}
+
+#[tokio::test]
+async fn reflection_lists_and_explains_every_service_in_both_versions() {
+    let server = Server::start(quick()).await;
+    let channel = server.connect().await;
+    let others =
+        ["grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"];
+    let expected: BTreeSet<_> = SERVICES.into_iter().chain(others).map(str::to_owned).collect();
+    assert_eq!(expected.len(), 9);
+    let details = ["tally.v1.ErrorReason", "google.rpc.ErrorInfo", "google.rpc.BadRequest", "google.rpc.RetryInfo"];
+    let symbols: Vec<_> = expected.iter().cloned().chain(details.map(str::to_owned)).collect();
+    let (services, files) = reflected!(v1, channel, symbols);
+    assert_eq!(services, expected);
+    // The manual: comments are in it.
+    let submit = b"Submit transactions and learn their outcome";
+    assert!(files.iter().any(|file| file.windows(submit.len()).any(|window| window == submit)));
+    assert_eq!(reflected!(v1alpha, channel, symbols), (expected, files));
+}
+
+#[tokio::test]
+async fn health_follows_the_node() {
+    let server = Server::start(quick()).await;
+    let channel = server.connect().await;
+    let names = || SERVICES.into_iter().chain([""]);
+    for service in names() {
+        assert_eq!(server.health(&channel, service).await, Some(ServingStatus::Serving), "{service}");
+    }
+    assert_eq!(server.health(&channel, "tally.v1.Unknown").await, None);
+    server.world.stand(|standing| standing.status.highest_seen = Height(3));
+    for service in names() {
+        until(async || server.health(&channel, service).await == Some(ServingStatus::NotServing)).await;
+    }
+    let message = HealthCheckRequest { service: String::new() };
+    let mut watch = HealthClient::new(channel.clone()).watch(message).await.unwrap().into_inner();
+    assert_eq!(watch.next().await.unwrap().unwrap().status(), ServingStatus::NotServing);
+    server.world.stand(|standing| standing.status.highest_seen = Height(0));
+    assert_eq!(watch.next().await.unwrap().unwrap().status(), ServingStatus::Serving);
+    // The end of the node ends the watch, and with it the server.
+    server.world.stopping.send_replace(true);
+    assert_eq!(watch.next().await.unwrap().unwrap().status(), ServingStatus::NotServing);
+    assert!(watch.next().await.is_none());
+    drop(channel);
+    server.task.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_node_that_stops_ends_streams_and_waits_at_once() {
+    let server = Server::start(Limits { drain: Duration::from_secs(600), ..quick() }).await;
+    let channel = server.connect().await;
+    let message = tally::StreamBlocksRequest::default();
+    let mut stream = BlockServiceClient::new(channel.clone()).stream_blocks(message).await.unwrap().into_inner();
+    let waiting = tokio::spawn({
+        let mut client = TransactionServiceClient::new(channel.clone());
+        let timeout = Some(prost_types::Duration { seconds: 60, nanos: 0 });
+        let message = tally::WaitTransactionRequest { tx_id: "00".repeat(32), timeout };
+        async move { client.wait_transaction(message).await }
+    });
+    server.world.stopping.send_replace(true);
+    let end = stream.next().await.unwrap().unwrap_err();
+    assert_eq!(shown(&end), "Unavailable NOT_ACCEPTING retry");
+    // Either it was there in time and is answered, or it came too late and never reached the node.
+    if let Err(status) = waiting.await.unwrap() {
+        assert_eq!(status.code(), Code::Unavailable);
+    }
+    drop((stream, channel));
+    server.task.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn calls_that_do_not_end_are_cut_off_after_the_drain() {
+    let server = Server::start(Limits { drain: Duration::from_millis(20), ..quick() }).await;
+    let channel = server.connect().await;
+    // A reflection stream is the client's to end, and this one does not.
+    let (_open, requests) = tokio::sync::mpsc::channel::<v1::ServerReflectionRequest>(1);
+    let mut client = v1::server_reflection_client::ServerReflectionClient::new(channel);
+    let requests = tokio_stream::wrappers::ReceiverStream::new(requests);
+    let _told = client.server_reflection_info(requests).await.unwrap();
+    server.world.stopping.send_replace(true);
+    server.task.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_request_that_is_too_large_is_refused_and_the_connection_lives_on() {
+    let server = Server::start(quick()).await;
+    let channel = server.connect().await;
+    let transaction = tally::Transaction { body: vec![0; 64 * 1024], signatures: vec![] };
+    let message = tally::SubmitTransactionRequest { transaction: Some(transaction) };
+    let refused = TransactionServiceClient::new(channel.clone()).submit_transaction(message).await.unwrap_err();
+    assert_eq!(refused.code(), Code::OutOfRange);
+    let transaction = tally::Transaction { body: vec![0; 60 * 1024], signatures: vec![] };
+    let message = tally::SubmitTransactionRequest { transaction: Some(transaction) };
+    let refused = TransactionServiceClient::new(channel.clone()).submit_transaction(message).await.unwrap_err();
+    assert!(
+        shown(&refused).starts_with("InvalidArgument BODY_TOO_LARGE maximum=8192 size=61440 tx_id="),
+        "{refused:?}"
+    );
+    ChainServiceClient::new(channel).get_chain_info(tally::GetChainInfoRequest {}).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_error_s_details_reach_a_client() {
+    let server = Server::start(quick()).await;
+    let channel = server.connect().await;
+    let body = tally::TransactionBody { chain_id: "x".repeat(7000), ..server.world.body(5, 1) };
+    let transaction = Some(server.world.sign(5, &body));
+    let message = tally::SubmitTransactionRequest { transaction };
+    let refused = TransactionServiceClient::new(channel).submit_transaction(message).await.unwrap_err();
+    assert!(shown(&refused).starts_with("FailedPrecondition CHAIN_ID_MISMATCH expected=test-"), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_connection_that_says_nothing_makes_room() {
+    let limits = Limits { connections_max: 1, first_bytes: Duration::from_millis(50), ..quick() };
+    let server = Server::start(limits).await;
+    let mut silent = TcpStream::connect(server.address).await.unwrap();
+    silent.write_all(b"PRI").await.unwrap();
+    // The second connection gets its turn when the first is closed, which is not before its time is up.
+    let channel = server.connect().await;
+    ChainServiceClient::new(channel).get_chain_info(tally::GetChainInfoRequest {}).await.unwrap();
+    let mut rest = Vec::new();
+    let _ = silent.read_to_end(&mut rest).await;
+}
+
+#[tokio::test]
+async fn connections_are_bounded() {
+    let server = Server::start(Limits { connections_max: 1, ..quick() }).await;
+    let first = server.connect().await;
+    let mut client = ChainServiceClient::new(first.clone());
+    client.get_chain_info(tally::GetChainInfoRequest {}).await.unwrap();
+    let second = Channel::from_shared(format!("http://{}", server.address)).unwrap().connect_lazy();
+    let waiting =
+        tokio::spawn(
+            async move { ChainServiceClient::new(second).get_chain_info(tally::GetChainInfoRequest {}).await },
+        );
+    for _ in 0..20 {
+        client.get_chain_info(tally::GetChainInfoRequest {}).await.unwrap();
+    }
+    assert!(!waiting.is_finished(), "the second connection was served beside the first");
+    drop((first, client));
+    waiting.await.unwrap().unwrap();
+}
