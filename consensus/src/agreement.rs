@@ -54,6 +54,8 @@ pub struct Agreement {
     set: ValidatorSet,
     /// This replica's place; none: it observes and signs nothing.
     me: Option<u32>,
+    /// Nothing more is signed in this epoch. Rule P5.
+    closed: bool,
     /// The block the epoch starts from.
     start: Hash,
     view: View,
@@ -88,6 +90,7 @@ impl Agreement {
             epoch,
             set,
             me,
+            closed: false,
             start,
             view: View(1),
             entry,
@@ -115,6 +118,16 @@ impl Agreement {
     /// This replica's place.
     pub fn me(&self) -> Option<u32> {
         self.me
+    }
+
+    /// From now on nothing is signed here: the epoch's last block is final (rule P5), or this replica observes (rule R3).
+    pub fn close(&mut self) {
+        self.closed = true;
+    }
+
+    /// Whether this replica may sign at all.
+    pub fn signs(&self) -> bool {
+        self.me.is_some() && !self.closed
     }
 
     /// The block the epoch starts from.
@@ -354,7 +367,7 @@ impl Agreement {
     /// the rules kept and the waits over. Rule P2.
     pub fn prepare(&mut self, block: Hash, out: &mut Vec<Output>) -> bool {
         let free = self.sent_prepare.is_none_or(|(view, _)| view < self.view);
-        if self.me.is_none() || !free || self.sent_view_changes.contains_key(&self.view) || self.view <= self.floor() {
+        if !self.signs() || !free || self.sent_view_changes.contains_key(&self.view) || self.view <= self.floor() {
             return false;
         }
         self.sent_prepare = Some((self.view, block));
@@ -369,7 +382,7 @@ impl Agreement {
             let view = certificate.view;
             // Every VIEW-CHANGE(u, h) ever sent with u ≥ v has h ≥ v.
             let hidden = self.sent_view_changes.range(view..).any(|(_, highest)| view_of(highest) < view);
-            self.me.is_some() && view > self.floor() && !hidden && !self.sent_commits.contains_key(&view)
+            self.signs() && view > self.floor() && !hidden && !self.sent_commits.contains_key(&view)
         });
         certificates.map(|certificate| (certificate.view, certificate.block))
     }
@@ -382,7 +395,7 @@ impl Agreement {
 
     /// Sends VIEW-CHANGE for the current view, once. Rule V2.
     pub fn give_up(&mut self, out: &mut Vec<Output>) {
-        if self.me.is_none() || self.sent_view_changes.contains_key(&self.view) || self.view <= self.floor() {
+        if !self.signs() || self.sent_view_changes.contains_key(&self.view) || self.view <= self.floor() {
             return;
         }
         let highest = self.highest().cloned();

@@ -118,20 +118,43 @@ impl Chain {
         *hash == self.genesis.hash || self.by_hash.contains_key(hash)
     }
 
-    /// Keeps a header; false if it was known. Past the bound the lowest view of the lowest epoch goes: what is still needed
-    /// is fetched again.
+    /// Keeps a header; false if it was known, or if there is no room: see [`Chain::keep_only`].
     pub fn insert(&mut self, header: &Header) -> bool {
         if self.knows(&header.hash()) || header.height <= self.tip_height() {
             return false;
         }
-        if self.open.len() >= OPEN_HEADERS_MAX {
-            let oldest = self.open.values().min_by_key(|open| (open.epoch, open.view)).map(Header::hash);
-            if let Some(oldest) = oldest {
-                self.open.remove(&oldest);
-            }
+        if self.is_full() {
+            return false;
         }
         self.open.insert(header.hash(), header.clone());
         true
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.open.len() >= OPEN_HEADERS_MAX
+    }
+
+    /// Makes room: of the open headers only those on the way to one of `ends` stay.
+    pub fn keep_only(&mut self, ends: &[Hash]) {
+        let mut kept = BTreeMap::new();
+        for end in ends {
+            let mut at = *end;
+            while let Some(header) = self.open.remove(&at) {
+                at = header.parent;
+                kept.insert(header.hash(), header);
+            }
+        }
+        self.open = kept;
+    }
+
+    /// Forgets open headers of epochs that are over.
+    pub fn begin_epoch(&mut self, epoch: Epoch) {
+        self.open.retain(|_, open| open.epoch >= epoch);
+    }
+
+    /// The headers that are not final.
+    pub fn open(&self) -> impl Iterator<Item = &Header> {
+        self.open.values()
     }
 
     /// The way from the final tip to `hash`.

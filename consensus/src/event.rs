@@ -208,7 +208,7 @@ pub enum Reject {
     DoubleBatch,
     /// A HAVE older than the last.
     OldHave,
-    /// A HAVE with another number of tips than there are lanes.
+    /// A HAVE or a header with another number of tips than there are lanes, or parts that do not fit together.
     Shape,
     /// Something nobody asked for.
     NotAsked,

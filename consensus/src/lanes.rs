@@ -3,7 +3,7 @@
 //! It holds batches by digest, so the payload of a block is the hash chain behind the block's tip, whatever chain this
 //! replica accepted into the lane itself.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use tally_types::{
@@ -281,6 +281,19 @@ impl Lanes {
         }
     }
 
+    /// Takes a batch of this replica's own lane back from the journal. Its transactions wait no more.
+    pub fn replay_sealed(&mut self, batch: &Batch) {
+        if !self.waiting.is_empty() {
+            let sealed: BTreeSet<&Bytes> = batch.transactions().iter().collect();
+            self.waiting.retain(|transaction| !sealed.contains(transaction));
+            self.waiting_bytes = self.waiting.iter().map(Bytes::len).sum();
+            if self.waiting.is_empty() {
+                self.waiting_since = None;
+            }
+        }
+        self.replay_accepted(batch, None);
+    }
+
     /// Takes a batch back from the journal: it was accepted once. Rules D2, R1.
     pub fn replay_accepted(&mut self, batch: &Batch, signature: Option<Signature>) {
         let follows = self.lane(batch.lane()).is_some_and(|lane| lane.tip == batch.parent_tip());
@@ -369,20 +382,51 @@ impl Lanes {
         exact.filter(known).max_by_key(|tip| tip.seq).copied().or(best)
     }
 
-    /// Rule D4: this replica holds the batches of `place` from `tip` down to, not including, `above`, or a weak quorum
-    /// announced `tip`.
-    pub fn is_available(&self, place: u32, tip: &Tip, above: Seq) -> bool {
-        self.payload(place, tip, above).is_ok()
-            || self.set.stake_of(self.announcers(place, tip)) >= self.set.weak_quorum()
+    /// Rule D4: this replica accepted `tip` into its lane, or a weak quorum announced it, or tips that it is known here to
+    /// link to. A batch that was merely fetched counts for nothing: it does not carry its producer's signature.
+    pub fn is_available(&self, place: u32, tip: &Tip) -> bool {
+        let Some(lane) = self.lane(place) else { return false };
+        if lane.is_on_chain(tip) {
+            return true;
+        }
+        let announced = self.set.places().zip(&lane.announced);
+        let linked = announced.filter(|(_, tips)| tips.iter().rev().any(|announced| self.links(announced, tip)));
+        self.set.stake_of(linked.map(|(validator, _)| validator)) >= self.set.weak_quorum()
     }
 
-    /// Rule D6: the hash chain that ends in `tip`, down to, not including, `above`; rising. Or the highest batch missing.
-    pub fn payload(&self, place: u32, tip: &Tip, above: Seq) -> Result<Vec<Batch>, Missing> {
+    /// Whether the chain behind `from`, as far as it is held here, leads to `to`.
+    fn links(&self, from: &Tip, to: &Tip) -> bool {
+        let mut at = *from;
+        while at.seq > to.seq {
+            let Some(batch) = self.held.get(&at.digest) else { return false };
+            at = batch.parent_tip();
+        }
+        at == *to
+    }
+
+    /// Digests of the batches accepted into lanes.
+    pub fn accepted(&self) -> impl Iterator<Item = Hash> + '_ {
+        self.lanes.iter().flat_map(|lane| lane.chain.values().map(|(digest, _)| *digest))
+    }
+
+    /// Lets go of every batch that is not in `keep`.
+    pub fn keep_only(&mut self, keep: &BTreeSet<Hash>) {
+        self.held.retain(|digest, _| keep.contains(digest));
+    }
+
+    /// This replica signs nothing: it has no lane. Rule R3.
+    pub fn observe(&mut self) {
+        self.me = None;
+    }
+
+    /// Rule D6: the hash chain of `epoch` that ends in `tip`, down to, not including, `above`; rising. Or the highest batch
+    /// missing.
+    pub fn payload(&self, epoch: Epoch, place: u32, tip: &Tip, above: Seq) -> Result<Vec<Batch>, Missing> {
         let mut chain = Vec::new();
         let mut at = *tip;
         while at.seq > above {
             let batch = self.held.get(&at.digest).ok_or(Missing::Batch(at))?;
-            if batch.lane() != place || batch.seq() != at.seq {
+            if batch.epoch() != epoch || batch.lane() != place || batch.seq() != at.seq {
                 return Err(Missing::Misfit);
             }
             at = batch.parent_tip();

@@ -51,5 +51,5 @@ pub use config::{Config, Voting};
 pub use event::{Action, Alarm, Event, Fetch, FetchedBlock, Message, Now, Order, Reject, Status, Unsigned};
 pub use evidence::{Evidence, EvidenceKind};
 pub use machine::Machine;
-pub use record::{Record, RecordError};
+pub use record::{Record, RecordError, ReplayError};
 pub use verify::{Judgement, Sets};

@@ -73,6 +73,19 @@ pub struct RecordError {
     pub problem: &'static str,
 }
 
+/// A journal that leads nowhere: what stands in it can only follow from something that is missing.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error(
+    "the journal speaks of epoch {found} where epoch {expected} has not ended: a part of it is missing; restore this home, or \
+     start it with --restored and an empty journal folder"
+)]
+pub struct ReplayError {
+    /// Epoch replay stands in.
+    pub expected: Epoch,
+    /// Epoch of the record.
+    pub found: Epoch,
+}
+
 impl Record {
     /// Whether a vote depends on it: such records are written twice. Rule R2. Batches and execution results can be had
     /// again from peers or by executing.

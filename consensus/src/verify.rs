@@ -49,6 +49,10 @@ impl Sets {
                 let (epoch, view) = (proposal.epoch, proposal.view);
                 let (set, seed) = self.set(epoch)?;
                 let leader = set.leader(seed, epoch, view);
+                // What is kept of a leader's header stays small, whatever becomes of it.
+                if proposal.header.epoch != epoch || proposal.header.cut.len() != set.len() {
+                    return Err(Judgement::Drop(Reject::Shape));
+                }
                 // Rule P2.1: by the leader of its view, over the very J that came along.
                 self.push(set, leader, proposal.signed_bytes(genesis), proposal.signature, checks)?;
                 for certificate in proposal.justification.iter().chain(&proposal.highest_commit) {

@@ -59,6 +59,8 @@ pub struct Driver {
     pub journal: Journal,
     /// Where the batches that the machine holds lie in the journal.
     pub positions: HashMap<Hash, u64>,
+    /// How many there were when they were last pruned.
+    pub positions_kept: usize,
     /// Signs for this validator.
     pub signer: Signer,
     /// The ways to the others.
@@ -118,6 +120,7 @@ impl Driver {
             }
             self.machine.handle(now, Event::Tick, &mut actions);
             self.carry_out(&mut actions, &mut own)?;
+            self.prune_positions();
             if told.elapsed() >= STANDING_INTERVAL {
                 told = Instant::now();
                 self.tell();
@@ -186,6 +189,14 @@ impl Driver {
         }
     }
 
+    /// Forgets where batches lie that the machine has let go of.
+    fn prune_positions(&mut self) {
+        if self.positions.len() > self.positions_kept.saturating_mul(2).max(1024) {
+            self.positions.retain(|digest, _| self.machine.holds(digest));
+            self.positions_kept = self.positions.len();
+        }
+    }
+
     fn carry_out(
         &mut self,
         actions: &mut Vec<Action>,
@@ -248,7 +259,7 @@ impl Driver {
             Action::Send(to, message) => self.peers.send(&to, &message),
             Action::Ask(peer, fetch) => self.peers.ask(peer, fetch),
             Action::Execute(order) => {
-                let job = Job::new(order, &mut self.positions);
+                let job = Job::new(order, &self.positions);
                 // The queue holds all that the machine gives out ahead, so a full one is a dead executor.
                 self.jobs.try_send(job).map_err(|_| DriverError::Executor)?;
             }

@@ -41,10 +41,10 @@ pub struct Job {
 }
 
 impl Job {
-    /// Adds to an order where its batches lie, and forgets it in `positions`: a batch is ordered once.
-    pub fn new(order: Box<Order>, positions: &mut HashMap<Hash, u64>) -> Job {
+    /// Adds to an order where its batches lie.
+    pub fn new(order: Box<Order>, positions: &HashMap<Hash, u64>) -> Job {
         let digests = order.lanes.iter().flatten().map(|batch| batch.digest());
-        let positions = digests.filter_map(|digest| positions.remove(&digest)).collect();
+        let positions = digests.filter_map(|digest| positions.get(&digest).copied()).collect();
         Job { order, positions }
     }
 }
@@ -67,6 +67,8 @@ pub struct Executor {
     indexed: Height,
     snapshots: Arc<Snapshots>,
     snapshot: Option<JoinHandle<()>>,
+    /// A state to write as soon as the journal allows it.
+    to_write: Option<Ledger>,
     blocks_since_snapshot: u64,
     bytes_since_snapshot: u64,
     /// Up to this height the journal durably says what execution led to: only then a snapshot may say it.
@@ -88,6 +90,7 @@ impl Executor {
             indexed,
             snapshots,
             snapshot: None,
+            to_write: None,
             blocks_since_snapshot: 0,
             bytes_since_snapshot: 0,
             durable,
@@ -154,13 +157,14 @@ impl Executor {
     /// Writes the state out in the background when it is time and the journal allows it.
     pub fn snapshot_if_due(&mut self) {
         let due = self.blocks_since_snapshot >= SNAPSHOT_BLOCKS || self.bytes_since_snapshot >= SNAPSHOT_PAYLOAD_BYTES;
-        let height = self.ledger.height();
-        let running = self.snapshot.as_ref().is_some_and(|thread| !thread.is_finished());
-        if !due || running || self.durable.load(Ordering::Acquire) < height.0 {
-            return;
+        if due && self.to_write.is_none() {
+            (self.blocks_since_snapshot, self.bytes_since_snapshot) = (0, 0);
+            self.to_write = Some(self.ledger.clone());
         }
-        (self.blocks_since_snapshot, self.bytes_since_snapshot) = (0, 0);
-        let (ledger, snapshots) = (self.ledger.clone(), self.snapshots.clone());
+        let running = self.snapshot.as_ref().is_some_and(|thread| !thread.is_finished());
+        let durable = self.durable.load(Ordering::Acquire);
+        let Some(ledger) = self.to_write.take_if(|ledger| !running && ledger.height().0 <= durable) else { return };
+        let (height, snapshots) = (ledger.height(), self.snapshots.clone());
         let write = move || match snapshots.write(height.0, &ledger.encode_snapshot()) {
             Ok(()) => tracing::info!(%height, "state snapshot written"),
             // Only a restart will take longer.

@@ -211,6 +211,7 @@ pub async fn run(
         machine: opened.machine,
         journal: opened.journal,
         positions: opened.positions,
+        positions_kept: 0,
         signer,
         peers: peers.clone(),
         jobs,
@@ -289,6 +290,18 @@ fn open(folder: &Path, genesis: &Genesis, node: &NodeConfig, me: Address, restor
     };
     let (journal_path, snapshot_path, index_path) =
         (folder.join("journal"), folder.join("snapshots"), folder.join("index.redb"));
+    // An empty journal is a lost one: `init` leaves a first record in every new home. Rule R3.
+    let empty = fs::read_dir(&journal_path).map_or(true, |mut entries| entries.next().is_none());
+    let voting = if restored || empty { Voting::From(None) } else { Voting::Allowed };
+    if voting != Voting::Allowed {
+        tracing::warn!("the journal is new or restored: this node follows and signs nothing for two epochs");
+        // Caches of another journal: their positions and heights may be ahead of this one.
+        Index::delete(&index_path).or_else(|error| if index_path.exists() { Err(error) } else { Ok(()) })?;
+        match fs::remove_dir_all(&snapshot_path) {
+            Err(source) if snapshot_path.exists() => return Err(failed(&snapshot_path)(source)),
+            _ => {}
+        }
+    }
     let journal_disk = Arc::new(RealDisk::open(&journal_path).map_err(failed(&journal_path))?);
     let snapshot_disk = Arc::new(RealDisk::open(&snapshot_path).map_err(failed(&snapshot_path))?);
     let index = Arc::new(open_index(&index_path, &hash)?);
@@ -314,17 +327,11 @@ fn open(folder: &Path, genesis: &Genesis, node: &NodeConfig, me: Address, restor
     let mut config = Config::new(genesis, Some(me), genesis_executed);
     config.batch_delay_ms = u64::try_from(node.batch_delay.as_millis()).unwrap_or(u64::MAX);
     config.heartbeat_ms = u64::try_from(node.heartbeat.as_millis()).unwrap_or(u64::MAX);
-    // An empty journal is a lost one: `init` leaves a first record in every new home. Rule R3.
-    let empty = fs::read_dir(&journal_path).map_or(true, |mut entries| entries.next().is_none());
-    let voting = if restored || empty { Voting::From(None) } else { Voting::Allowed };
-    if voting != Voting::Allowed {
-        tracing::warn!("the journal is new or restored: this node follows and signs nothing for two epochs");
-    }
     let durable = Arc::new(AtomicU64::new(covered.0));
     let mut last =
         Latest { height: covered, time: genesis.time, hash: genesis.chain.genesis_hash, ledger: ledger.clone() };
     let mut replay = Replay {
-        machine: Machine::new(config, voting, covered),
+        machine: Machine::new(config, voting, ledger.executed()),
         executor: Executor::new(ledger, index.clone(), snapshots, durable.clone())?,
         positions: HashMap::new(),
         records: 0,
@@ -385,13 +392,13 @@ impl Replay {
             self.positions.retain(|digest, _| self.machine.holds(digest));
         }
         let mut actions = Vec::new();
-        self.machine.replay(record, &mut actions);
+        self.machine.replay(record, &mut actions).map_err(|error| NodeError::Replay(error.to_string()))?;
         while !actions.is_empty() {
             let mut more = Vec::new();
             for action in actions {
                 // The machine signs and sends nothing while it replays; sets are told again when it resumes.
                 let Action::Execute(order) = action else { continue };
-                let job = Job::new(order, &mut self.positions);
+                let job = Job::new(order, &self.positions);
                 let (outcome, block) = self.executor.execute(&job)?;
                 self.executor.index(vec![block])?;
                 let header = &job.order.header;

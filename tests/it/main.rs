@@ -20,3 +20,4 @@ mod shutdown;
 mod streams;
 mod supply;
 mod twins;
+mod wallet;

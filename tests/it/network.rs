@@ -330,6 +330,17 @@ impl Node {
         self.child.as_mut()?.try_wait().expect("our child")
     }
 
+    /// Lets go of a process that has ended, so that the node can be started again.
+    pub fn forget(&mut self) {
+        assert!(self.ended().is_some(), "{} still runs", self.home.display());
+        self.child = None;
+    }
+
+    /// Lets the node's standard input end.
+    pub fn close_stdin(&mut self) {
+        drop(self.child.as_mut().and_then(|child| child.stdin.take()));
+    }
+
     /// kill -9.
     pub fn kill(&mut self) {
         let mut child = self.child.take().expect("it runs");
@@ -391,9 +402,9 @@ impl Node {
         Ok(self.node().get_node_status(v1::GetNodeStatusRequest {}).await?.into_inner())
     }
 
-    /// The height it has executed.
+    /// The height it has executed; waits until it answers.
     pub async fn height(&self) -> u64 {
-        self.status().await.expect("the node answers").executed_height
+        until("the node answers", async || self.status().await.ok()).await.executed_height
     }
 
     /// Waits until it has executed `height`; also until it answers at all.

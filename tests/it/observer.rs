@@ -7,6 +7,7 @@ use tally_types::Params;
 use tonic::Code;
 
 use crate::{
+    load::{Load, assert_still_final},
     network::{Network, Node, Plan, succeed, tally_node, until},
     payer::transfer,
     rejections::verdict,
@@ -38,11 +39,13 @@ async fn signed_by(node: &Node, validator: &str, above: u64) -> Vec<v1::BlockHea
 
 #[tokio::test]
 async fn a_wiped_validator_catches_up_and_votes_again_two_epochs_later() {
-    let params = Params { epoch_blocks: 16, idle_interval_ms: 100, ..Params::default() };
-    let mut network = Network::start(Plan { params, ..Plan::of(4) }).await;
+    let params = Params { epoch_blocks: 16, execution_window: 8, idle_interval_ms: 100, ..Params::default() };
+    let mut network = Network::start(Plan { params, payers: 4, ..Plan::of(4) }).await;
     let [mut alice, bob, _] = network.people();
-    network.nodes[0].execute(&alice.pay(&bob.address, 5)).await;
-    network.reach(8).await;
+    // Every node has carried transactions, the wiped one too.
+    let mut load = Load::start(&network);
+    load.more(40).await;
+    network.nodes[3].execute(&alice.pay(&bob.address, 5)).await;
     let wiped = network.nodes[3].status().await.unwrap().validator;
     assert!(!wiped.is_empty());
     assert!(!signed_by(&network.nodes[0], &wiped, 0).await.is_empty());
@@ -77,6 +80,8 @@ async fn a_wiped_validator_catches_up_and_votes_again_two_epochs_later() {
     .await;
     assert!(signed.iter().all(|header| header.epoch >= epoch), "signed before epoch {epoch}: {signed:?}");
     node.execute(&alice.pay(&bob.address, 7)).await;
+    let finals = load.stop().await;
+    assert_still_final(&network, &finals).await;
     network.assert_equal().await;
 }
 
@@ -101,7 +106,7 @@ async fn a_node_that_only_observes_says_why() {
 
 #[tokio::test]
 async fn a_restored_home_follows_before_it_signs() {
-    let params = Params { epoch_blocks: 16, idle_interval_ms: 100, ..Params::default() };
+    let params = Params { epoch_blocks: 16, execution_window: 8, idle_interval_ms: 100, ..Params::default() };
     let mut network = Network::start(Plan { params, ..Plan::of(4) }).await;
     network.reach(3).await;
     network.nodes[2].terminate().await;

@@ -47,7 +47,8 @@ fn four_calm_validators_order_everything_they_are_given() {
         world.run(33_000);
         let heights = world.final_heights();
         assert!(heights.iter().all(|height| *height > 100), "{heights:?}");
-        assert!(world.executed_count() + 3 > world.submitted, "{} of {}", world.executed_count(), world.submitted);
+        let (executed, submitted) = (world.executed_count(), world.submitted);
+        assert!(executed + 3 > submitted, "seed {seed}: {executed} of {submitted}");
         assert!(world.evidence.is_empty());
     }
 }
@@ -119,13 +120,49 @@ fn stormy(seed: u64) -> Setup {
         down: 0,
     };
     let params = Params {
-        epoch_blocks: 16 + rng.below(20),
+        // Long ones too: catching up inside an epoch is another thing than across its end.
+        epoch_blocks: if rng.percent(50) { 16 + rng.below(20) } else { 1000 },
         execution_window: 4 + rng.below(8),
         idle_interval_ms: 1000,
         view_timeout_ms: 300,
         ..Params::default()
     };
     Setup { seed, stakes, params, load: [0, 5, 50][rng.below(3) as usize], faults }
+}
+
+#[test]
+fn a_validator_far_behind_inside_an_epoch_catches_up() {
+    let mut setup = Setup::calm(5, 4);
+    setup.params.epoch_blocks = 1000;
+    let mut world = World::new(setup);
+    world.run(2000);
+    world.crash(3);
+    // More blocks than one answer holds.
+    world.run(25_000);
+    let others = world.final_heights()[0];
+    assert!(others > 150, "{others}");
+    world.start(3, tally_consensus::Voting::Allowed);
+    must_make_progress(&mut world);
+}
+
+#[test]
+fn a_validator_without_its_journal_follows_and_signs_two_epochs_later() {
+    let mut world = World::new(Setup::calm(6, 4));
+    world.run(4000);
+    world.crash(2);
+    world.nodes[2].disk = tally_node::store::sim_disk::SimDisk::new();
+    let wiped_in = world.nodes[0].machine.as_ref().unwrap().status().epoch;
+    world.forbid_signing(2, wiped_in.plus(1));
+    world.start(2, tally_consensus::Voting::From(None));
+    // It goes down again before it may sign: the second start finds a journal and must still not sign.
+    world.run(4500);
+    world.crash(2);
+    world.start(2, tally_consensus::Voting::Allowed);
+    assert!(!world.nodes[2].machine.as_ref().unwrap().status().voting);
+    world.run(40_000);
+    assert!(world.nodes[2].machine.as_ref().unwrap().status().voting, "it never signs again");
+    must_make_progress(&mut world);
+    assert!(world.evidence.is_empty());
 }
 
 #[test]

@@ -16,8 +16,8 @@ use tally_node::store::{
 };
 use tally_proto::v1;
 use tally_types::{
-    Address, Amount, Batch, Certificate, Genesis, Hash, Have, Header, Height, Params, Proposal, PublicKey, SecretKey,
-    Signature, SignedBatch, SignedBytes, Tip, UnixMillis, ViewChange, Vote, VoteKind,
+    Address, Amount, Batch, Certificate, Epoch, Genesis, Hash, Have, Header, Height, Params, Proposal, PublicKey,
+    SecretKey, Signature, SignedBatch, SignedBytes, Tip, UnixMillis, ViewChange, Vote, VoteKind,
     genesis::{FORMAT, GenesisAccount, GenesisFile, GenesisValidator},
     header::Executed,
     vote::Ballot,
@@ -129,6 +129,8 @@ pub struct World {
     roots: BTreeMap<Height, Executed>,
     /// Executed transactions by id, with the height and place that executed them.
     executed: BTreeMap<Hash, (Height, u32)>,
+    /// Epochs up to which a node must not sign, because its journal was lost in them.
+    forbidden: BTreeMap<usize, Epoch>,
     /// Last nonce given out per client.
     nonces: Vec<u64>,
     pub submitted: u64,
@@ -237,6 +239,7 @@ impl World {
             nonces: vec![0; CLIENTS as usize],
             roots: BTreeMap::new(),
             executed: BTreeMap::new(),
+            forbidden: BTreeMap::new(),
             submitted: 0,
             setup,
         };
@@ -285,7 +288,7 @@ impl World {
 
     /// Starts a node from its journal.
     pub fn start(&mut self, node: usize, voting: Voting) {
-        let mut machine = Machine::new(self.config(node), voting, Height::ZERO);
+        let mut machine = Machine::new(self.config(node), voting, Ledger::genesis(&self.genesis).executed());
         self.nodes[node].incarnation += 1;
         self.nodes[node].blocks.clear();
         self.nodes[node].sets = Sets::default();
@@ -313,7 +316,7 @@ impl World {
         self.nodes[node].journal = Some(journal);
         let mut out = Vec::new();
         for record in records {
-            machine.replay(record, &mut out);
+            machine.replay(record, &mut out).expect("a journal that leads somewhere");
             self.execute_at_once(node, &mut machine, &mut out);
         }
         machine.resume(self.clock(), &mut out);
@@ -618,19 +621,18 @@ impl World {
                 wanted.iter().flat_map(|(tip, above)| machine.lookup_batches(tip, *above, 64)).collect(),
             ),
             Fetch::Blocks { from, to } => {
-                let range = self.nodes[node]
-                    .blocks
-                    .iter()
-                    .filter(|(order, _)| order.header.height >= from && order.header.height <= to);
-                Answer::Blocks(
-                    range
-                        .map(|(order, _)| FetchedBlock {
-                            header: order.header.clone(),
-                            batches: order.lanes.iter().flatten().cloned().collect(),
-                            commit: order.commit.clone(),
-                        })
-                        .collect(),
-                )
+                // As a real node: past the end, up to the next block with a certificate of its own.
+                let mut blocks = Vec::new();
+                for (order, _) in self.nodes[node].blocks.iter().filter(|(order, _)| order.header.height >= from) {
+                    let batches = order.lanes.iter().flatten().cloned().collect();
+                    let (header, commit) = (order.header.clone(), order.commit.clone());
+                    let enough = header.height >= to && commit.is_some();
+                    blocks.push(FetchedBlock { header, batches, commit });
+                    if enough {
+                        break;
+                    }
+                }
+                Answer::Blocks(blocks)
             }
         };
         if let Some(delay) = self.travel(node, from) {
@@ -665,6 +667,13 @@ impl World {
 
     /// An honest key signs one thing per (kind, epoch, view) and per place of its lane, ever.
     fn check_signed_once(&mut self, node: usize, unsigned: &Unsigned) {
+        let epoch = match unsigned {
+            Unsigned::Proposal { epoch, .. } | Unsigned::Ballot { epoch, .. } => *epoch,
+            Unsigned::Batch(batch) => batch.epoch(),
+            Unsigned::Have { vector, .. } => vector.epoch,
+        };
+        let forbidden = self.forbidden.get(&node).is_some_and(|up_to| epoch <= *up_to);
+        assert!(!forbidden, "seed {}: {node} signs in epoch {epoch} without its journal", self.setup.seed);
         let (place, digest) = match unsigned {
             Unsigned::Proposal { epoch, view, header, .. } => (format!("proposal {epoch} {view}"), header.hash()),
             Unsigned::Ballot { epoch, ballot, .. } => {
@@ -702,6 +711,11 @@ impl World {
         let executed = outcome.executed;
         let known = *self.roots.entry(header.height).or_insert(executed);
         assert_eq!(known, executed, "seed {seed}: {node} has another state at height {height}");
+        for (id, discard) in &outcome.discarded {
+            if !self.executed.contains_key(id) {
+                self.log(|| format!("{node} discards {id:?}: {discard}"));
+            }
+        }
         for done in &outcome.transactions {
             let place = (header.height, done.receipt.index);
             let known = *self.executed.entry(done.receipt.tx_id).or_insert(place);
@@ -710,6 +724,11 @@ impl World {
         self.log(|| format!("{node} executes {header:?} with {} transactions", outcome.transactions.len()));
         self.nodes[node].blocks.push((order, executed));
         executed
+    }
+
+    /// From now on `node` must not sign in epochs up to this one.
+    pub fn forbid_signing(&mut self, node: usize, up_to: Epoch) {
+        self.forbidden.insert(node, up_to);
     }
 
     pub fn executed_count(&self) -> u64 {

@@ -161,11 +161,15 @@ impl Machine {
         let soon = if self.have.dirty && self.signs() { now } else { u64::MAX };
         let heartbeat = self.have.sent_ms.saturating_add(self.config.heartbeat_ms);
         let mut due = soon.min(heartbeat).min(self.round.resend_at_ms).min(self.view_deadline_ms().max(now));
-        if self.agreement.gave_up_here() || !self.signs() {
-            due = soon.min(heartbeat.max(now.saturating_add(1))).min(self.round.resend_at_ms);
+        if self.agreement.gave_up_here() {
+            due = soon.min(heartbeat).min(self.round.resend_at_ms);
+        }
+        if !self.signs() {
+            // Whoever only follows wakes for what it is told, and for what it has asked for.
+            due = now.saturating_add(self.config.heartbeat_ms);
         }
         let half = self.view_timeout_ms().checked_div(2).unwrap_or_default();
-        let leads = self.agreement.me() == Some(self.leader()) && self.round.own_proposal.is_none() && self.signs();
+        let leads = self.agreement.me() == Some(self.leader()) && !self.round.proposed && self.signs();
         if leads {
             let from = self.round.work_since_ms.map(|since| since.max(self.round.entered_ms).saturating_add(half));
             let idle = self.round.entered_ms.saturating_add(self.config.params.idle_interval_ms);

@@ -9,13 +9,17 @@ use tally_types::{Address, Batch, Certificate, Hash, Header, Height, Seq, Tip};
 use super::Machine;
 use crate::{
     chain::Block,
-    config::{FETCH_BLOCKS, Voting, WANTS_MAX},
+    config::{EXECUTE_AHEAD, FETCH_BLOCKS, Voting, WANTS_MAX},
     event::{Action, Fetch, FetchedBlock, Reject},
     record::Record,
 };
 
 /// Batches are usually on their way already: only after this long they are asked for.
 const BATCH_PATIENCE_MS: u64 = 25;
+
+/// How long a range of blocks may take before another peer is asked as well.
+const RANGE_PATIENCE_MIN_MS: u64 = 500;
+const RANGE_PATIENCE_MAX_MS: u64 = 10_000;
 
 /// Something missing, and who should have it.
 #[derive(Clone, Debug)]
@@ -49,8 +53,11 @@ pub(super) struct Fetching {
     /// The final block whose payload keeps execution waiting, and since when. Peers may have let go of its batches: then
     /// only the block as a whole can be had.
     payload_gap: Option<(Height, u64)>,
-    /// Who is giving a range of blocks, and until when it may take.
-    range: Option<(Address, u64)>,
+    /// Who was asked for a range of blocks, and when. An answer is taken however late it comes: it proves itself.
+    asked: BTreeMap<Address, u64>,
+    /// How long the last one asked may take before another is asked as well; it doubles up to [`RANGE_PATIENCE_MAX_MS`].
+    patience_ms: u64,
+    ask_range_at_ms: u64,
     /// Who to ask next for a range.
     turn: usize,
     /// The first epoch this replica may sign in was learnt and is not durable yet.
@@ -64,7 +71,7 @@ impl Fetching {
 
     /// When something is to be asked for again.
     pub fn due(&self) -> Option<u64> {
-        let range = self.range.map(|(_, until)| until);
+        let range = (self.patience_ms > 0).then_some(self.ask_range_at_ms);
         self.asking.values().map(|asking| asking.ask_at_ms).chain(range).min()
     }
 }
@@ -90,7 +97,7 @@ impl Machine {
         for (hash, need) in &needs {
             if !self.fetching.asking.contains_key(hash) {
                 if self.fetching.asking.len() >= WANTS_MAX {
-                    break;
+                    continue;
                 }
                 let patience = if matches!(need, Need::Header { .. }) { 0 } else { BATCH_PATIENCE_MS };
                 let interval_ms = self.config.resend_ms;
@@ -160,6 +167,13 @@ impl Machine {
         if ahead.is_empty() {
             self.fetching.lag_since_ms = None;
             self.fetching.behind = false;
+            self.fetching.patience_ms = 0;
+            self.fetching.ask_range_at_ms = now;
+            return;
+        }
+        // Execution sets the pace: what waits for it is held in memory.
+        let backlog = usize::try_from(EXECUTE_AHEAD.saturating_mul(2)).unwrap_or(usize::MAX);
+        if gap.is_none() && self.execution.queue.len() > backlog {
             return;
         }
         let since = *self.fetching.lag_since_ms.get_or_insert(now);
@@ -169,18 +183,17 @@ impl Machine {
         if !hurry && now.saturating_sub(since) < self.config.resend_ms {
             return;
         }
-        if self.fetching.range.is_some_and(|(_, until)| now < until) {
+        if now < self.fetching.ask_range_at_ms {
             return;
-        }
-        if let Some((slow, _)) = self.fetching.range.take() {
-            // It claimed more than it gave in time: others come first until it claims again.
-            self.disbelieve(slow);
         }
         self.fetching.turn = self.fetching.turn.wrapping_add(1);
         let chosen = self.fetching.turn.checked_rem(ahead.len()).and_then(|turn| ahead.get(turn)).copied();
         let Some(chosen) = chosen else { return };
-        let patience = self.config.resend_ms.saturating_mul(4).max(200);
-        self.fetching.range = Some((chosen, now.saturating_add(patience)));
+        let least = self.config.resend_ms.saturating_mul(4).max(RANGE_PATIENCE_MIN_MS);
+        self.fetching.patience_ms =
+            self.fetching.patience_ms.saturating_mul(2).clamp(least, RANGE_PATIENCE_MAX_MS.max(least));
+        self.fetching.ask_range_at_ms = now.saturating_add(self.fetching.patience_ms);
+        self.fetching.asked.insert(chosen, now);
         out.push(Action::Ask(chosen, Fetch::Blocks { from, to: from.plus(FETCH_BLOCKS) }));
     }
 
@@ -224,10 +237,11 @@ impl Machine {
 
     /// Rule S2: a range is taken in up to its last commit certificate, whole or not at all.
     pub(super) fn on_blocks(&mut self, from: Address, blocks: Vec<FetchedBlock>, out: &mut Vec<Action>) {
-        if self.fetching.range.is_none_or(|(asked, _)| asked != from) {
+        if self.fetching.asked.remove(&from).is_none() {
             return out.push(Action::Dropped(Reject::NotAsked));
         }
-        self.fetching.range = None;
+        // Whatever it brought, the next question need not wait.
+        self.fetching.ask_range_at_ms = self.now.mono_ms;
         let tip = self.chain.tip_height();
         let known = blocks.iter().take_while(|block| block.header.height <= tip).count();
         let (known, above) = blocks.split_at_checked(known).unwrap_or((&blocks, &[]));
@@ -239,6 +253,7 @@ impl Machine {
             }
             return;
         };
+        self.fetching.patience_ms = 0;
         for block in above.iter().take(usable) {
             for batch in &block.batches {
                 self.keep_batch(batch, out);
@@ -301,7 +316,7 @@ impl Machine {
                 let given = given.get(&at.digest).copied();
                 used = used.saturating_add(usize::from(given.is_some()));
                 let Some(batch) = given.or_else(|| self.lanes.held(&at.digest)) else { return false };
-                if batch.lane() != place || batch.seq() != at.seq {
+                if batch.epoch() != block.header.epoch || batch.lane() != place || batch.seq() != at.seq {
                     return false;
                 }
                 at = batch.parent_tip();

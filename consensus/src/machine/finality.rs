@@ -1,13 +1,16 @@
 //! From a commit certificate to final blocks, execution, and the next epoch. Rules P4, P5, S3.
 
-use tally_types::{Epoch, Hash, Header, Tip, ValidatorSet, header::Executed};
+use std::{collections::BTreeSet, sync::Arc};
+
+use tally_types::{Certificate, Epoch, Hash, Header, Height, Tip, ValidatorSet, header::Executed};
 
 use super::{Machine, Round};
 use crate::{
     agreement::Agreement,
     chain::Path,
-    config::{EXECUTE_AHEAD, Voting},
+    config::{EXECUTE_AHEAD, LANE_WINDOW, Voting},
     event::{Action, Alarm, Order},
+    lanes::Missing,
     record::Record,
     verify::Sets,
 };
@@ -15,7 +18,18 @@ use crate::{
 impl Machine {
     /// Rule P4: the block of the highest commit certificate and all its ancestors are final.
     pub(super) fn finalize(&mut self, out: &mut Vec<Action>) {
-        let Some(commit) = self.agreement.commit().cloned() else { return };
+        for lower in std::mem::take(&mut self.lower_commits) {
+            self.finalize_by(&lower, out);
+            if !self.chain.is_final(&lower.block) {
+                self.lower_commits.push(lower);
+            }
+        }
+        if let Some(commit) = self.agreement.commit().cloned() {
+            self.finalize_by(&commit, out);
+        }
+    }
+
+    fn finalize_by(&mut self, commit: &Arc<Certificate>, out: &mut Vec<Action>) {
         match self.chain.path(&commit.block) {
             Path::Open(path) => {
                 for header in path {
@@ -40,7 +54,7 @@ impl Machine {
                     .header(&commit.block)
                     .is_none_or(|header| header.height.above(self.chain.tip_height()) > 4);
                 if hash == commit.block || !far {
-                    self.need_header(hash, Some(&commit));
+                    self.need_header(hash, Some(commit));
                 } else {
                     self.fetching.behind = true;
                 }
@@ -52,6 +66,7 @@ impl Machine {
     /// Rule P5: with its last block final, nothing more is signed in this epoch.
     fn close(&mut self, last: &Header) {
         self.closing = true;
+        self.agreement.close();
         // seed_{e+2} is the hash of L_e.
         self.seeds.insert(Epoch(last.epoch.0.saturating_add(2)), last.hash());
     }
@@ -60,19 +75,21 @@ impl Machine {
     pub(super) fn execute(&mut self, out: &mut Vec<Action>) {
         while let Some((header, base, commit)) = self.execution.queue.front().cloned() {
             if header.height.above(self.execution.done) > EXECUTE_AHEAD {
-                return;
+                return self.note_payload_gap(None);
             }
             if header.height <= self.execution.covered {
-                // The snapshot holds what it led to, and the journal says so in its turn.
-                if self.execution.done < header.height {
-                    return;
-                }
+                self.execution.done = header.height;
+                self.execution.issued = header.height;
+                self.moves = self.moves.wrapping_add(1);
                 let digests = self.digests_held(&header, &base);
                 self.execution.unreleased.push_back((header.height, digests));
                 self.execution.queue.pop_front();
                 continue;
             }
             let Some(lanes) = self.payload(&header, &base) else {
+                if self.is_misfit(&header, &base) {
+                    self.raise(header.height, Alarm::PayloadMismatch { height: header.height }, out);
+                }
                 return self.note_payload_gap(Some(header.height));
             };
             let Some(validators) = self.sets.get(&header.epoch).cloned() else { return };
@@ -101,10 +118,10 @@ impl Machine {
         if let Some(ended) = epoch_ended {
             // V_{e+2} is who votes by the state after L_e.
             let epoch = Epoch(ended.0.saturating_add(2));
-            self.persist(Record::Validators(epoch, validators.clone()), out);
+            self.record_execution(executed.height, Record::Validators(epoch, validators.clone()), out);
             self.learn_validators(epoch, validators, out);
         }
-        self.persist(Record::Executed(executed), out);
+        self.record_execution(executed.height, Record::Executed(executed), out);
         self.note_executed(executed);
         self.have.dirty = true;
         if let Some(named) = self.chain.tip().header.map(|tip| tip.executed).filter(|x| x.height == executed.height) {
@@ -112,7 +129,31 @@ impl Machine {
         }
     }
 
-    pub(super) fn note_executed(&mut self, executed: Executed) {
+    /// What is executed while the journal is taken back may not stand in it: then it is written when that ends.
+    fn record_execution(&mut self, height: Height, record: Record, out: &mut Vec<Action>) {
+        if self.replaying {
+            self.execution.unrecorded.push_back((height, record));
+        } else {
+            self.persist(record, out);
+        }
+    }
+
+    /// Whether a batch of the block belongs elsewhere.
+    fn is_misfit(&self, header: &Header, base: &[Tip]) -> bool {
+        let lanes = (0u32..).zip(header.cut.iter().zip(base));
+        let mut payloads = lanes.map(|(place, (tip, from))| self.lanes.payload(header.epoch, place, tip, from.seq));
+        payloads.any(|payload| payload == Err(Missing::Misfit))
+    }
+
+    /// Raises an alarm, once per height.
+    pub(super) fn raise(&mut self, height: Height, alarm: Alarm, out: &mut Vec<Action>) {
+        if self.execution.alarmed != Some(height) {
+            self.execution.alarmed = Some(height);
+            out.push(Action::Alarm(alarm));
+        }
+    }
+
+    fn note_executed(&mut self, executed: Executed) {
         self.execution.done = executed.height;
         self.execution.issued = self.execution.issued.max(executed.height);
         self.execution.results.insert(executed.height, executed);
@@ -126,9 +167,10 @@ impl Machine {
     }
 
     /// A final header's roots are those of this replica, or an operator must know.
-    fn check_roots(&self, named: Executed, out: &mut Vec<Action>) {
-        if let Some(here) = self.execution.results.get(&named.height).filter(|here| **here != named) {
-            out.push(Action::Alarm(Alarm::StateMismatch { height: named.height, here: *here, named }));
+    fn check_roots(&mut self, named: Executed, out: &mut Vec<Action>) {
+        let here = self.execution.results.get(&named.height).copied();
+        if let Some(here) = here.filter(|here| *here != named) {
+            self.raise(named.height, Alarm::StateMismatch { height: named.height, here, named }, out);
         }
     }
 
@@ -142,6 +184,31 @@ impl Machine {
             }
         }
         self.execution.results = self.execution.results.split_off(&certified);
+        self.prune_held();
+    }
+
+    /// Batches that were fetched for blocks which never became final, or lie on a chain that was not ordered, go when
+    /// there are more than the lanes account for.
+    fn prune_held(&mut self) {
+        let lanes = self.agreement.set().len();
+        let due = usize::try_from(LANE_WINDOW.saturating_mul(4)).unwrap_or(usize::MAX).saturating_mul(lanes);
+        if self.lanes.held_count() <= due.saturating_add(self.execution.queue.len().saturating_mul(lanes)) {
+            return;
+        }
+        let mut keep: BTreeSet<Hash> = self.lanes.accepted().collect();
+        keep.extend(self.needed_by_final_blocks());
+        for header in self.chain.open() {
+            let Some(parent) = self.chain.block(&header.parent) else { continue };
+            keep.extend(self.digests_held(header, &parent.cut_for(header.epoch, header.cut.len())));
+        }
+        self.lanes.keep_only(&keep);
+    }
+
+    /// Digests that blocks final here may still be executed from, or served from.
+    fn needed_by_final_blocks(&self) -> Vec<Hash> {
+        let given_out = self.execution.unreleased.iter().flat_map(|(_, digests)| digests.iter().copied());
+        let queued = self.execution.queue.iter().flat_map(|(header, base, _)| self.digests_held(header, base));
+        given_out.chain(queued).collect()
     }
 
     /// Rule P5: enters the next epoch once its validators are known, that is once L_{e−1} is executed here.
@@ -160,16 +227,12 @@ impl Machine {
         }
         let place = || set.place_of(&self.config.me?);
         let me = if self.voting == Voting::Allowed { place() } else { None };
-        let needed = self.execution.unreleased.iter().flat_map(|(_, digests)| digests.iter().copied());
-        let mut keep: Vec<Hash> = needed.collect();
-        let queued: Vec<_> =
-            self.execution.queue.iter().map(|(header, base, _)| (header.clone(), base.clone())).collect();
-        for (header, base) in queued {
-            keep.extend(self.digests_held(&header, &base));
-        }
+        let keep = self.needed_by_final_blocks();
         self.agreement = Agreement::new(epoch, set.clone(), me, tip.hash, Some(commit));
         self.lanes.next_epoch(epoch, set, me, &keep, self.now.mono_ms);
         self.closing = false;
+        self.lower_commits.clear();
+        self.chain.begin_epoch(epoch);
         self.whole.clear();
         self.round = Round::default();
         self.start_round();

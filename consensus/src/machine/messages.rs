@@ -29,6 +29,9 @@ impl Machine {
                 self.answer(from, out);
             }
         }
+        if let Message::Have(have) = &message {
+            return self.on_have(from, have, out);
+        }
         self.take(message, out);
     }
 
@@ -46,7 +49,11 @@ impl Machine {
             Message::Vote(vote) => self.agreement.on_vote(&vote, &mut outputs),
             Message::ViewChange(change) => self.agreement.on_view_change(&change, &mut outputs),
             Message::Batch(batch) => self.on_batch(batch, out),
-            Message::Have(have) => self.on_have(&have, out),
+            Message::Have(have) => {
+                if let Some(me) = self.config.me {
+                    self.on_have(me, &have, out);
+                }
+            }
             Message::Certificates { entry, highest_commit } => {
                 for certificate in highest_commit.iter().chain(&entry) {
                     self.on_certificate(certificate, out);
@@ -130,7 +137,6 @@ impl Machine {
             }
             Some(_) => {}
             None => {
-                self.keep_header(&proposal.header, out);
                 self.round.proposal = Some((proposal, self.now.mono_ms));
                 self.moves = self.moves.wrapping_add(1);
             }
@@ -181,20 +187,23 @@ impl Machine {
         }
     }
 
-    fn on_have(&mut self, have: &Arc<Have>, out: &mut Vec<Action>) {
+    fn on_have(&mut self, from: Address, have: &Arc<Have>, out: &mut Vec<Action>) {
         let vector = &have.vector;
         let set = self.sets.get(&vector.epoch);
         let Some(address) = set.and_then(|set| set.get(have.signer)).map(|member| member.address) else {
             return out.push(Action::Dropped(Reject::Stranger));
         };
         let peer: &mut Peer = self.peers.entry(address).or_default();
-        if peer.have_counter.is_some_and(|last| vector.counter <= last) {
+        let counter = (vector.epoch, vector.counter);
+        if peer.have_counter.is_some_and(|last| counter <= last) {
             return out.push(Action::Dropped(Reject::OldHave));
         }
-        peer.have_counter = Some(vector.counter);
+        peer.have_counter = Some(counter);
+        if from == address {
+            peer.own_epoch = Some(vector.epoch);
+        }
         peer.executed = peer.executed.max(vector.executed);
         peer.final_height = vector.final_height;
-        peer.epoch = vector.epoch;
         peer.far_ahead = false;
         if vector.epoch == self.agreement.epoch() {
             if vector.tips.len() != self.agreement.set().len() {
@@ -206,7 +215,8 @@ impl Machine {
         self.moves = self.moves.wrapping_add(1);
     }
 
-    /// Rule R3: a replica without its journal signs nothing until two epochs after the highest a quorum speaks of.
+    /// Rule R3: a replica without its journal signs nothing until two epochs after the highest a quorum speaks of, each for
+    /// itself: what others pass on may be old. While somebody speaks of epochs unknown here, this replica is still behind.
     fn learn_epoch(&mut self) {
         if self.voting != crate::config::Voting::From(None) {
             return;
@@ -214,10 +224,10 @@ impl Machine {
         let set = self.agreement.set();
         let heard = set.places().filter(|place| {
             let address = set.get(*place).map(|member| member.address);
-            address.is_some_and(|address| self.peers.get(&address).is_some_and(|peer| peer.have_counter.is_some()))
+            address.is_some_and(|address| self.peers.get(&address).is_some_and(|peer| peer.own_epoch.is_some()))
         });
-        if set.stake_of(heard) >= set.quorum() {
-            let highest = self.peers.values().map(|peer| peer.epoch).max().unwrap_or_default();
+        if set.stake_of(heard) >= set.quorum() && self.peers.values().all(|peer| !peer.far_ahead) {
+            let highest = self.peers.values().filter_map(|peer| peer.own_epoch).max().unwrap_or_default();
             self.voting = crate::config::Voting::From(Some(highest.plus(2)));
             self.fetching.voting_changed = true;
         }

@@ -24,7 +24,7 @@ use tally_types::{
 use crate::{
     agreement::{Agreement, Output},
     chain::Chain,
-    config::{Config, Voting},
+    config::{Config, LOWER_COMMITS_MAX, Voting},
     event::{Action, Event, Now, Status, Unsigned},
     evidence::{Evidence, EvidenceKind},
     lanes::Lanes,
@@ -46,11 +46,15 @@ pub struct Machine {
     sets: BTreeMap<Epoch, ValidatorSet>,
     seeds: BTreeMap<Epoch, Hash>,
     voting: Voting,
+    /// The driver said that the journal is lost or a copy: what it says of voting does not count. Rule R3.
+    restored: bool,
     /// The last block of the epoch is final: nothing more is signed in it. Rule P5.
     closing: bool,
     highest_commit: Option<Arc<Certificate>>,
     /// Highest commit certificate of a later epoch, for when that epoch is reached.
     ahead: Option<Arc<Certificate>>,
+    /// Commit certificates at or below the floor whose blocks are not final here yet: from ranges, while catching up.
+    lower_commits: Vec<Arc<Certificate>>,
     execution: Execution,
     round: Round,
     peers: BTreeMap<Address, Peer>,
@@ -75,8 +79,12 @@ struct Execution {
     results: BTreeMap<Height, Executed>,
     /// Payload of blocks given out, until it is executed and under a certified root.
     unreleased: VecDeque<(Height, Vec<Hash>)>,
-    /// Up to here the journal, not the ledger, says what execution led to: a snapshot covers it.
+    /// Up to here a state snapshot of the driver covers execution.
     covered: Height,
+    /// Results of this replay that the journal does not hold yet: persisted when it ends.
+    unrecorded: VecDeque<(Height, Record)>,
+    /// Height of the last alarm, so that it is raised once.
+    alarmed: Option<Height>,
 }
 
 /// What belongs to the current view only.
@@ -91,6 +99,8 @@ struct Round {
     proposal: Option<(Arc<Proposal>, u64)>,
     /// This replica's own proposal: sent, or about to be.
     own_proposal: Option<Unsigned>,
+    /// This replica proposed in this view, whether or not it still has the header. Rule R1.
+    proposed: bool,
     resend_at_ms: u64,
     resend_interval_ms: u64,
     /// Who was heard in this view. Rule V2.
@@ -105,10 +115,12 @@ struct Peer {
     missed_views: u64,
     /// When it was last sent certificates. Rule V4.
     answered_ms: Option<u64>,
-    have_counter: Option<u64>,
+    /// Epoch and counter of its last HAVE: a validator that lost its journal counts from the start, in a later epoch.
+    have_counter: Option<(Epoch, u64)>,
+    /// Epoch of the last HAVE that came from itself. Rule R3.
+    own_epoch: Option<Epoch>,
     executed: Height,
     final_height: Height,
-    epoch: Epoch,
     /// It speaks of epochs unknown here.
     far_ahead: bool,
     /// What it had announced of this replica's lane when last looked at, and since when. Rule D1.
@@ -126,8 +138,8 @@ struct Having {
 
 impl Machine {
     /// A machine at genesis. Records of earlier runs are given by [`Machine::replay`], in order, before
-    /// [`Machine::resume`]. `covered`: height of the state snapshot the driver has loaded; 0: none.
-    pub fn new(config: Config, voting: Voting, covered: Height) -> Machine {
+    /// [`Machine::resume`]. `covered`: what the state snapshot says that the driver has loaded; that of genesis: none.
+    pub fn new(config: Config, voting: Voting, covered: Executed) -> Machine {
         let genesis = config.genesis_hash;
         let set = config.genesis_validators.clone();
         let me = config.me.filter(|_| voting == Voting::Allowed).and_then(|me| set.place_of(&me));
@@ -135,9 +147,11 @@ impl Machine {
             queue: VecDeque::new(),
             issued: Height::ZERO,
             done: Height::ZERO,
-            results: BTreeMap::from([(Height::ZERO, config.genesis_executed)]),
+            results: BTreeMap::from([(Height::ZERO, config.genesis_executed), (covered.height, covered)]),
             unreleased: VecDeque::new(),
-            covered,
+            covered: covered.height,
+            unrecorded: VecDeque::new(),
+            alarmed: None,
         };
         Machine {
             now: Now::default(),
@@ -148,9 +162,11 @@ impl Machine {
             sets: BTreeMap::from([(Epoch(0), set.clone()), (Epoch(1), set)]),
             seeds: BTreeMap::from([(Epoch(0), genesis), (Epoch(1), genesis)]),
             voting,
+            restored: voting != Voting::Allowed,
             closing: false,
             highest_commit: None,
             ahead: None,
+            lower_commits: Vec::new(),
             execution,
             round: Round::default(),
             peers: BTreeMap::new(),
@@ -277,7 +293,7 @@ impl Machine {
 
     /// Whether this replica may sign in its epoch.
     fn signs(&self) -> bool {
-        self.agreement.me().is_some() && !self.closing && !self.replaying
+        self.agreement.signs() && !self.replaying
     }
 
     fn leader(&self) -> u32 {
@@ -302,6 +318,12 @@ impl Machine {
 
     /// Keeps a header, durably.
     fn keep_header(&mut self, header: &Header, out: &mut Vec<Action>) {
+        if self.chain.is_full() {
+            let lower = self.lower_commits.iter();
+            let certified = self.agreement.prepared().chain(self.agreement.commit()).chain(lower);
+            let ends: Vec<Hash> = certified.map(|certificate| certificate.block).collect();
+            self.chain.keep_only(&ends);
+        }
         if self.chain.insert(header) {
             self.moves = self.moves.wrapping_add(1);
             self.persist(Record::Header(header.clone()), out);
@@ -311,6 +333,7 @@ impl Machine {
     /// Takes in a verified certificate of whatever epoch. Rules V1, S1.
     fn on_certificate(&mut self, certificate: &Arc<Certificate>, out: &mut Vec<Action>) {
         if certificate.epoch == self.agreement.epoch() {
+            self.note_lower_commit(certificate, out);
             let mut outputs = Vec::new();
             self.agreement.on_certificate(certificate, &mut outputs);
             self.carry_out(outputs, out);
@@ -319,6 +342,22 @@ impl Machine {
             if self.ahead.as_ref().is_none_or(|ahead| place(ahead) < place(certificate)) {
                 self.ahead = Some(certificate.clone());
             }
+        }
+    }
+
+    /// Rule P4: a commit certificate at or below the floor makes its block final as well. It comes with a range of blocks,
+    /// when a higher certificate, whose block is still far, has raised the floor already.
+    fn note_lower_commit(&mut self, certificate: &Arc<Certificate>, out: &mut Vec<Action>) {
+        let lower = certificate.kind == tally_types::VoteKind::Commit && certificate.view <= self.agreement.floor();
+        let open = !self.chain.is_final(&certificate.block) && self.chain.header(&certificate.block).is_some();
+        let known = self.lower_commits.iter().any(|known| known.block == certificate.block);
+        if lower && open && !known {
+            if self.lower_commits.len() >= LOWER_COMMITS_MAX {
+                self.lower_commits.remove(0);
+            }
+            self.lower_commits.push(certificate.clone());
+            self.moves = self.moves.wrapping_add(1);
+            self.persist(Record::Certificate(certificate.clone()), out);
         }
     }
 

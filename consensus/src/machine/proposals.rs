@@ -10,7 +10,7 @@ use tally_types::{
 use super::{Machine, fetching::Need};
 use crate::{
     chain::{Block, Path},
-    config::CUT_ADVANCE_MAX,
+    config::{BLOCK_BATCHES_MAX, CUT_ADVANCE_MAX},
     event::{Action, Alarm, Unsigned},
     lanes::Missing,
     record::Record,
@@ -65,6 +65,7 @@ impl Machine {
         if !self.keeps_rules(proposal, &parent) {
             return Verdict::Invalid;
         }
+        self.keep_header(header, out);
         match self.waits_for(proposal, &parent, out) {
             true => Verdict::Wait,
             false => Verdict::Good,
@@ -93,6 +94,11 @@ impl Machine {
             tip == from || (tip.seq > from.seq && tip.seq.above(from.seq) <= CUT_ADVANCE_MAX)
         };
         if !header.cut.iter().zip(&base).all(advances) {
+            return false;
+        }
+        let ordered =
+            header.cut.iter().zip(&base).fold(0u64, |sum, (tip, from)| sum.saturating_add(tip.seq.above(from.seq)));
+        if ordered > BLOCK_BATCHES_MAX {
             return false;
         }
         // P2.4: x stays, or rises to at most the height of the commit certificate sent along.
@@ -147,19 +153,15 @@ impl Machine {
         let mut waits = false;
         let base = parent.cut_for(header.epoch, header.cut.len());
         for (place, (tip, from)) in self.agreement.set().places().zip(header.cut.iter().zip(&base)) {
-            if tip != from && !self.lanes.is_available(place, tip, from.seq) {
-                let mut sources = self.addresses([self.leader(), place]);
-                sources.extend(self.addresses(self.lanes.announcers(place, tip)));
-                self.fetching.needs.insert(tip.digest, Need::Batches { tip: *tip, above: from.seq, sources });
-                waits = true;
-            }
+            // What a weak quorum announced and this replica lacks is being fetched; see `Lanes::lacking`.
+            waits |= tip != from && !self.lanes.is_available(place, tip);
         }
         if header.executed != parent.executed {
             match self.execution.results.get(&header.executed.height).copied() {
                 None => waits = true,
                 Some(here) if here != header.executed => {
                     let (height, named) = (header.executed.height, header.executed);
-                    out.push(Action::Alarm(Alarm::StateMismatch { height, here, named }));
+                    self.raise(height, Alarm::StateMismatch { height, here, named }, out);
                     waits = true;
                 }
                 // Executed here, so final here: at most the height of a commit certificate that exists.
@@ -248,13 +250,14 @@ impl Machine {
         let mut lanes = Vec::with_capacity(header.cut.len());
         let mut whole = true;
         for (place, (tip, from)) in (0u32..).zip(header.cut.iter().zip(base)) {
-            match self.lanes.payload(place, tip, from.seq) {
+            match self.lanes.payload(header.epoch, place, tip, from.seq) {
                 Ok(batches) => lanes.push(batches),
                 Err(Missing::Batch(tip)) => {
                     whole = false;
                     let mut sources = self.addresses(self.lanes.announcers(place, &tip));
                     sources.extend(self.addresses([header.proposer, place]));
-                    sources.extend(self.addresses(self.agreement.set().places()));
+                    // Those of the last epoch serve on: whoever is heard may have it.
+                    sources.extend(self.peers.keys().filter(|peer| Some(**peer) != self.config.me));
                     self.fetching.needs.insert(tip.digest, Need::Batches { tip, above: from.seq, sources });
                 }
                 Err(Missing::Misfit) => return None,
@@ -307,7 +310,7 @@ impl Machine {
     /// Rules P1, W1: proposes if this replica leads and there is reason enough.
     pub(super) fn propose(&mut self, out: &mut Vec<Action>) {
         let leads = self.agreement.me() == Some(self.leader());
-        if !leads || !self.signs() || self.agreement.gave_up_here() || self.round.own_proposal.is_some() {
+        if !leads || !self.signs() || self.agreement.gave_up_here() || self.round.proposed {
             return;
         }
         let Some((justification, parent)) = self.parent_here() else { return };
@@ -323,6 +326,7 @@ impl Machine {
         let highest_commit = self.highest_commit.clone();
         let proposal = Unsigned::Proposal { epoch, view, header, justification, highest_commit };
         self.round.own_proposal = Some(proposal.clone());
+        self.round.proposed = true;
         self.moves = self.moves.wrapping_add(1);
         out.push(Action::Sign(proposal));
     }
@@ -382,14 +386,20 @@ impl Machine {
         if parent.height.next().above(executed.height) > self.config.params.execution_window {
             return (cut, false);
         }
-        let mut moves = false;
-        for (place, tip) in set.places().zip(cut.iter_mut()) {
-            if let Some(next) = self.lanes.tip_announced_by(place, tip.seq, CUT_ADVANCE_MAX, stake, held_only) {
+        let mut left = BLOCK_BATCHES_MAX;
+        // Lanes take turns to be first, so that the bound on a block starves none.
+        let count = u64::try_from(set.len()).unwrap_or(u64::MAX);
+        let first = usize::try_from(parent.height.0.checked_rem(count).unwrap_or_default()).unwrap_or_default();
+        let places: Vec<u32> = set.places().collect();
+        for place in places.iter().cycle().skip(first).take(places.len()) {
+            let Some(tip) = usize::try_from(*place).ok().and_then(|at| cut.get_mut(at)) else { continue };
+            let most = CUT_ADVANCE_MAX.min(left);
+            if let Some(next) = self.lanes.tip_announced_by(*place, tip.seq, most, stake, held_only) {
+                left = left.saturating_sub(next.seq.above(tip.seq));
                 *tip = next;
-                moves = true;
             }
         }
-        (cut, moves)
+        (cut, left < BLOCK_BATCHES_MAX)
     }
 
     /// Rule P1: the highest height that a quorum announced executed, at most this replica's own; else the parent's.

@@ -23,7 +23,7 @@ use super::{
     payments::{Payments, account_of},
     report::{NodeCost, Quantiles, Seconds},
     usage::{self, MachineUsage, Usage},
-    watch::{Sightings, Watch},
+    watch::{Blocks, Sightings, Watch},
 };
 use crate::cli::Failure;
 
@@ -51,8 +51,7 @@ pub(super) struct Measured {
     /// Seen in a block within the measured time, whenever they were meant to be sent.
     pub(super) committed: u64,
     pub(super) finality_ms: Quantiles,
-    pub(super) blocks: usize,
-    pub(super) payments_in_blocks: usize,
+    pub(super) blocks: Blocks,
     pub(super) sent_late_max: Duration,
     pub(super) nodes: Vec<NodeCost>,
     pub(super) bench_cpu: Seconds,
@@ -316,7 +315,7 @@ impl Progress<'_> {
             }
             submitted += 1;
         }
-        let (blocks, payments_in_blocks) = self.sightings.blocks_within(from, to);
+        let blocks = self.sightings.blocks_within(from, to);
         let nodes: Vec<_> =
             before.nodes.iter().zip(&after.nodes).map(|(before, after)| NodeCost::new(before, after)).collect();
         let bench_cpu = after.bench.cpu - before.bench.cpu;
@@ -330,7 +329,6 @@ impl Progress<'_> {
             committed,
             finality_ms: Quantiles::of(finality),
             blocks,
-            payments_in_blocks,
             sent_late_max,
             nodes,
             bench_cpu,

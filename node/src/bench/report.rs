@@ -103,6 +103,8 @@ struct Load {
     committed_per_second: f64,
     blocks_per_second: f64,
     payments_per_block: f64,
+    /// Views that led to no block: their leaders were not heard in time.
+    views_lost: u64,
     sent_late_max_ms: f64,
     nodes_cpu_micros_per_payment: f64,
     bench_cpu_seconds: Seconds,
@@ -136,8 +138,9 @@ impl Report {
                     lost: load.lost,
                     committed: load.committed,
                     committed_per_second: round(per_second, 1),
-                    blocks_per_second: round(load.blocks as f64 / seconds, 1),
-                    payments_per_block: round(load.payments_in_blocks as f64 / load.blocks.max(1) as f64, 1),
+                    blocks_per_second: round(load.blocks.count as f64 / seconds, 1),
+                    payments_per_block: round(load.blocks.payments as f64 / load.blocks.count.max(1) as f64, 1),
+                    views_lost: load.blocks.views_lost,
                     sent_late_max_ms: round(load.sent_late_max.as_secs_f64() * 1000.0, 2),
                     nodes_cpu_micros_per_payment: round(nodes_cpu * 1e6 / load.committed.max(1) as f64, 1),
                     bench_cpu_seconds: round(load.bench_cpu, 2),
@@ -212,7 +215,11 @@ impl fmt::Display for Load {
         for (reason, count) in &self.refused {
             writeln!(f, "refused     {count} {reason}")?;
         }
-        writeln!(f, "blocks      {}/s, {} payments each", self.blocks_per_second, self.payments_per_block)?;
+        writeln!(
+            f,
+            "blocks      {}/s, {} payments each, {} views lost",
+            self.blocks_per_second, self.payments_per_block, self.views_lost
+        )?;
         let share = self.share_of_signature_rate;
         writeln!(f, "ratio       {share} = committed/s × nodes / signatures/s on all cores")?;
         writeln!(f, "nodes       {} µs of CPU per payment, all nodes together", self.nodes_cpu_micros_per_payment)?;

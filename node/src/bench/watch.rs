@@ -31,8 +31,28 @@ pub(super) struct Sightings {
     /// Microseconds, by place of the payment; 0: not seen.
     seen_us: Vec<AtomicU64>,
     seen: AtomicU64,
-    /// Blocks that the first node showed: when, in microseconds, and with how many of the payments.
-    blocks: Mutex<Vec<(u64, usize)>>,
+    /// Blocks that the first node showed.
+    blocks: Mutex<Vec<Seen>>,
+}
+
+/// A block that was seen.
+struct Seen {
+    at: Duration,
+    /// How many of the payments it holds.
+    payments: usize,
+    epoch: u64,
+    view: u64,
+}
+
+/// Blocks of a stretch of time.
+#[derive(Debug, Default)]
+pub(super) struct Blocks {
+    /// How many.
+    pub(super) count: usize,
+    /// How many of the payments they hold.
+    pub(super) payments: usize,
+    /// Views between them that led to no block: their leaders were not heard in time.
+    pub(super) views_lost: u64,
 }
 
 impl Sightings {
@@ -77,11 +97,24 @@ impl Sightings {
         self.seen.load(Ordering::Relaxed)
     }
 
-    /// Blocks that hold payments or none, seen in `from..to`, and how many payments they hold.
-    pub(super) fn blocks_within(&self, from: Duration, to: Duration) -> (usize, usize) {
+    /// Blocks seen in `from..to`.
+    pub(super) fn blocks_within(&self, from: Duration, to: Duration) -> Blocks {
         let blocks = self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
-        let within = blocks.iter().filter(|(at, _)| (from..to).contains(&Duration::from_micros(*at)));
-        within.fold((0, 0), |(count, payments), (_, held)| (count + 1, payments + held))
+        let mut found = Blocks::default();
+        let mut last: Option<&Seen> = None;
+        for block in blocks.iter().filter(|block| (from..to).contains(&block.at)) {
+            // Views count from 1 in every epoch.
+            let expected = match last {
+                Some(last) if last.epoch == block.epoch => last.view + 1,
+                Some(_) => 1,
+                None => block.view,
+            };
+            found.count += 1;
+            found.payments += block.payments;
+            found.views_lost += block.view.saturating_sub(expected);
+            last = Some(block);
+        }
+        found
     }
 
     fn take(&self, node: usize, block: &v1::Block) {
@@ -99,7 +132,9 @@ impl Sightings {
             }
         }
         if node == 0 {
-            self.blocks.lock().unwrap_or_else(PoisonError::into_inner).push((now, held));
+            let (epoch, view) = block.header.as_ref().map_or((0, 0), |header| (header.epoch, header.view));
+            let seen = Seen { at: Duration::from_micros(now), payments: held, epoch, view };
+            self.blocks.lock().unwrap_or_else(PoisonError::into_inner).push(seen);
         }
     }
 }

@@ -65,7 +65,7 @@ enum Command {
 }
 
 #[derive(Debug, Args)]
-struct HomeOption {
+pub(crate) struct HomeOption {
     /// Folder of the node.
     #[arg(long, env = "TALLY_HOME", default_value = "tally-home", value_name = "DIR")]
     home: PathBuf,

@@ -13,19 +13,20 @@ use super::{Input, MESSAGE_BYTES_MAX, Peers};
 
 /// How long an answer may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Blocks and bytes taken of one answer.
-const BLOCKS_MAX: usize = 65;
-const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Blocks and bytes taken of one answer: more than a server gives that stops at the next commit certificate.
+const BLOCKS_MAX: usize = 1024;
+const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Batches taken of one answer.
 const BATCHES_MAX: usize = 64;
-/// A block with its payload, in bytes: 128 lanes of 32 batches would be more than any honest network makes.
-const BLOCK_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// A block with its payload, in bytes: 128 batches of 256 KiB, and framing.
+const BLOCK_BYTES_MAX: usize = 40 * 1024 * 1024;
 
 impl Peers {
-    /// Asks `peer` in a task of its own; the answer reaches the driver as an event. With too many questions open, or no
-    /// way to the peer, nothing is asked: the machine asks again.
+    /// Asks `peer` in a task of its own; the answer reaches the driver as an event. With too many questions to it open it
+    /// is not asked: the machine asks again, or another.
     pub fn ask(self: &Arc<Peers>, peer: Address, fetch: Fetch) {
-        let Ok(permit) = self.questions.clone().try_acquire_owned() else { return };
+        let Some(outbound) = self.outbound.get(&peer) else { return };
+        let Ok(permit) = outbound.questions.clone().try_acquire_owned() else { return };
         let peers = self.clone();
         tokio::spawn(async move {
             let _permit = permit;

@@ -40,8 +40,8 @@ const CONTROL_QUEUE: usize = 2048;
 const BULK_QUEUE: usize = 32;
 /// Largest message between validators, bytes: a batch and its framing, or the certificates of 128 validators.
 const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
-/// Questions open at once.
-const QUESTIONS_MAX: usize = 16;
+/// Questions to one peer open at once.
+const QUESTIONS_PER_PEER_MAX: usize = 4;
 /// Version of the contract between validators.
 const PROTOCOL_VERSION: u32 = 1;
 
@@ -69,7 +69,6 @@ pub struct Peers {
     control: mpsc::Sender<Input>,
     bulk: mpsc::Sender<Input>,
     counter: AtomicU64,
-    questions: Arc<Semaphore>,
     index: Arc<Index>,
     journal: JournalReader,
     stopping: watch::Receiver<bool>,
@@ -100,6 +99,7 @@ struct Outbound {
     control: mpsc::Sender<proto::PeerMessage>,
     bulk: mpsc::Sender<proto::PeerMessage>,
     connected: AtomicBool,
+    questions: Arc<Semaphore>,
 }
 
 /// The receiving ends of a peer's queues, for its dialling tasks.
@@ -142,7 +142,9 @@ impl Peers {
             let (control, control_queue) = mpsc::channel(CONTROL_QUEUE);
             let (bulk, bulk_queue) = mpsc::channel(BULK_QUEUE);
             let channel = dial::endpoint(&endpoint)?.connect_lazy();
-            outbound.insert(peer, Outbound { endpoint, channel, control, bulk, connected: AtomicBool::new(false) });
+            let questions = Arc::new(Semaphore::new(QUESTIONS_PER_PEER_MAX));
+            let connected = AtomicBool::new(false);
+            outbound.insert(peer, Outbound { endpoint, channel, control, bulk, connected, questions });
             queues.push(Queues { peer, control: control_queue, bulk: bulk_queue });
         }
         let peers = Peers {
@@ -155,7 +157,6 @@ impl Peers {
             control: config.control,
             bulk: config.bulk,
             counter: AtomicU64::new(config.first_counter),
-            questions: Arc::new(Semaphore::new(QUESTIONS_MAX)),
             index: config.index,
             journal: config.journal,
             stopping: config.stopping,

@@ -37,9 +37,12 @@ const QUESTIONS_PER_PEER_MAX: usize = 8;
 const ASKED_MAX: usize = 64;
 /// Batches in one answer.
 const BATCHES_MAX: usize = 64;
-/// Blocks in one answer, and bytes of payload after which it ends.
+/// Blocks in one answer, and bytes of payload, after which it ends with the next block that has a commit certificate of
+/// its own: without one at its end it would prove nothing.
 const BLOCKS_MAX: u64 = 64;
 const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Blocks in one answer at the very most.
+const BLOCKS_LIMIT: u64 = 1000;
 
 /// Serves the peer port until the node stops.
 pub async fn serve(listener: TcpListener, peers: Arc<Peers>) -> Result<(), tonic::transport::Error> {
@@ -282,15 +285,17 @@ impl ConsensusService for Service {
         let (sender, receiver) = mpsc::channel(4);
         let peers = self.peers.clone();
         let last = question.to_height.min(question.from_height.saturating_add(BLOCKS_MAX));
+        let limit = question.from_height.saturating_add(BLOCKS_LIMIT);
         tokio::spawn(async move {
             let _place = place;
             let mut sent = 0usize;
-            for height in question.from_height.max(1)..=last {
+            for height in question.from_height.max(1)..=limit {
                 let reading = peers.clone();
                 let block = tokio::task::spawn_blocking(move || reading.read_block(height)).await;
                 let Ok(Some(block)) = block else { return };
                 sent = sent.saturating_add(block.encoded_len());
-                if sender.send(Ok(block)).await.is_err() || sent > ANSWER_BYTES_MAX {
+                let enough = (height >= last || sent > ANSWER_BYTES_MAX) && block.commit.is_some();
+                if sender.send(Ok(block)).await.is_err() || enough {
                     return;
                 }
             }
