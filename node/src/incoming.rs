@@ -1,6 +1,8 @@
-//! Accepting connections: bounded, without delay, and calm when the system is out of file descriptors.
+//! The connections of clients and of other validators: bounded in number, told apart from sockets that never say anything, and without a spin when
+//! the process runs out of descriptors.
 
 use std::{
+    io,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -11,59 +13,82 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    time::Sleep,
 };
-use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
-/// How long accepting rests after an error such as "too many open files".
-const REST: Duration = Duration::from_millis(100);
+/// How long to leave the listener alone when the process has no descriptors, or the kernel no memory.
+const BACK_OFF: Duration = Duration::from_millis(100);
+/// What an HTTP/2 client sends first.
+const PREFACE_BYTES: usize = 24;
 
-/// Connections of one port, at most so many at once; further ones wait in the listener's backlog.
-pub struct Incoming(mpsc::Receiver<std::io::Result<Connection>>);
+/// Accepts connections until the receiving end goes away: at most `connections_max` at once, and none that has not
+/// begun to speak HTTP/2 after `first_bytes`.
+pub(crate) fn accept(
+    listener: TcpListener,
+    connections_max: usize,
+    first_bytes: Duration,
+) -> ReceiverStream<io::Result<Connection>> {
+    let (sender, receiver) = mpsc::channel(1);
+    let places = Arc::new(Semaphore::new(connections_max));
+    tokio::spawn(async move {
+        tokio::select! {
+            () = accept_all(&listener, &places, first_bytes, &sender) => {}
+            () = sender.closed() => {}
+        }
+    });
+    ReceiverStream::new(receiver)
+}
 
-impl Incoming {
-    /// Accepts on `listener`, at most `connections_max` at once.
-    pub fn new(listener: TcpListener, connections_max: usize) -> Incoming {
-        let (sender, receiver) = mpsc::channel(1);
-        tokio::spawn(async move {
-            let places = Arc::new(Semaphore::new(connections_max));
-            loop {
-                let Ok(place) = places.clone().acquire_owned().await else { return };
-                let accepted = tokio::select! {
-                    () = sender.closed() => return,
-                    accepted = listener.accept() => accepted,
-                };
-                match accepted {
-                    Ok((stream, _)) => {
-                        // Only a matter of speed: where it fails, small messages wait for more.
-                        let _ = stream.set_nodelay(true);
-                        if sender.send(Ok(Connection { stream, _place: place })).await.is_err() {
-                            return;
-                        }
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, "a connection was not accepted");
-                        tokio::time::sleep(REST).await;
-                    }
+async fn accept_all(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+    first_bytes: Duration,
+    sender: &mpsc::Sender<io::Result<Connection>>,
+) {
+    // A place first: whoever finds none waits in the kernel's queue, which is bounded too.
+    while let Ok(permit) = places.clone().acquire_owned().await {
+        let stream = accept_one(listener).await;
+        // Answers are small; waiting to fill packets would cost a client 40 ms. Fails only on a dead socket.
+        let _ = stream.set_nodelay(true);
+        let silence = Silence { deadline: Box::pin(tokio::time::sleep(first_bytes)), bytes: 0 };
+        let connection = Connection { stream, silence: Some(silence), _permit: permit };
+        if sender.send(Ok(connection)).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn accept_one(listener: &TcpListener) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return stream,
+            Err(error) => match error.kind() {
+                // The client's affair.
+                io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted => {}
+                _ => {
+                    tracing::warn!(%error, "cannot accept a connection now");
+                    tokio::time::sleep(BACK_OFF).await;
                 }
-            }
-        });
-        Incoming(receiver)
+            },
+        }
     }
 }
 
-impl Stream for Incoming {
-    type Item = std::io::Result<Connection>;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.0.poll_recv(context)
-    }
-}
-
-/// One connection; its place is free again when it ends.
-pub struct Connection {
+/// A connection of a client.
+#[derive(Debug)]
+pub(crate) struct Connection {
     stream: TcpStream,
-    _place: OwnedSemaphorePermit,
+    /// Until the client has said that it speaks HTTP/2.
+    silence: Option<Silence>,
+    _permit: OwnedSemaphorePermit,
+}
+
+#[derive(Debug)]
+struct Silence {
+    deadline: Pin<Box<Sleep>>,
+    bytes: usize,
 }
 
 impl Connected for Connection {
@@ -79,30 +104,41 @@ impl AsyncRead for Connection {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
+        let Some(silence) = &mut self.silence else { return polled };
+        silence.bytes = silence.bytes.saturating_add(buffer.filled().len().saturating_sub(before));
+        if silence.bytes >= PREFACE_BYTES {
+            self.silence = None;
+            return polled;
+        }
+        if polled.is_pending() && silence.deadline.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        polled
     }
 }
 
 impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_flush(context)
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
     }
 
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-        parts: &[std::io::IoSlice<'_>],
-    ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, parts)
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -14,7 +14,7 @@ pub mod config;
 pub mod context;
 pub mod driver;
 pub mod executor;
-pub mod incoming;
+mod incoming;
 pub mod peers;
 pub mod run;
 pub mod signatures;

@@ -297,7 +297,7 @@ const JOURNAL_DAMAGES: [Damage; 10] = [
     ("both copies of the header", |file, _| overwrite(file, 0, &[0xff; 8192]), Then::Refuses),
     ("one byte in the first group", |file, _| overwrite(file, 8192 + 50, &[0xff]), Then::Mends),
     ("one byte in the middle", |file, end| overwrite(file, end / 2, &[0xa5]), Then::Mends),
-    ("a sector of zeros in the middle", |file, end| overwrite(file, end / 2 & !4095, &[0; 4096]), Then::Mends),
+    ("a sector of zeros in the middle", |file, end| overwrite(file, (end / 2) & !4095, &[0; 4096]), Then::Mends),
     ("64 KiB of noise in the middle", |file, end| overwrite(file, end / 2, &[0xa5; 65536]), Then::Refuses),
     ("one byte near the end", |file, end| overwrite(file, end - 100, &[0xa5]), Then::Mends),
     // What lacks its end looks like one that was cut short by a power failure.

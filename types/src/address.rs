@@ -107,7 +107,7 @@ mod tests {
         let mistyped = format!("{}q", &text[..63]);
         assert_eq!(mistyped.parse::<Address>(), Err(AddressError::Checksum(mistyped.clone())));
         assert_eq!(text[..63].parse::<Address>(), Err(AddressError::Length { text: text[..63].into(), got: 63 }));
-        assert_eq!("bc1qar0srrr7xfkvy5l643lydnw9re59gtzzwf5mdq".parse::<Address>().is_err(), true);
+        assert!("bc1qar0srrr7xfkvy5l643lydnw9re59gtzzwf5mdq".parse::<Address>().is_err());
         assert!("".parse::<Address>().is_err());
         assert!("tally1é".parse::<Address>().is_err());
     }

@@ -42,7 +42,7 @@ fn code_of(reason: ErrorReason) -> Code {
     use ErrorReason as R;
     match reason {
         // Not a reason a client has anything to do with: the node is at fault.
-        R::Unspecified => Code::Internal,
+        R::Unspecified | R::Internal => Code::Internal,
         R::FieldInvalid
         | R::AddressInvalid
         | R::UnknownField
@@ -106,7 +106,7 @@ impl Refusal {
     /// The node's own fault: told to its log, not to the client.
     pub(super) fn internal(what: &'static str, error: &dyn fmt::Display) -> Refusal {
         tracing::error!(%error, "client API: {what}");
-        Refusal::new(ErrorReason::Unspecified, "this node cannot answer now; its operator finds the cause in the log")
+        Refusal::new(ErrorReason::Internal, "this node cannot answer now; its operator finds the cause in the log")
     }
 
     /// Adds metadata.
@@ -296,7 +296,7 @@ mod tests {
         let status = Status::from(Refusal::from(IndexError::Damaged { reason: "page 17".into() }));
         assert_eq!(status.code(), Code::Internal);
         assert!(!status.message().contains("17"));
-        assert_eq!(status.get_details_error_info().unwrap().reason, "UNSPECIFIED");
+        assert_eq!(status.get_details_error_info().unwrap().reason, "INTERNAL");
     }
 
     #[test]

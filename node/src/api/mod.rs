@@ -16,7 +16,6 @@ mod chain;
 mod errors;
 mod health;
 mod history;
-mod incoming;
 mod limits;
 mod node;
 mod pages;

@@ -18,10 +18,9 @@ use tonic_reflection::{
 use super::{
     Api, Limits,
     health::{self, SERVICES},
-    incoming,
     limits::REQUEST_BYTES_MAX,
 };
-use crate::context::Shared;
+use crate::{context::Shared, incoming};
 
 /// Serves clients on `listener` until `shutdown` resolves or the node stops, then lets open calls end for a few seconds.
 pub async fn serve(
@@ -62,7 +61,7 @@ pub async fn serve_with(
         .add_service(ValidatorServiceServer::new(api.clone()).max_decoding_message_size(REQUEST_BYTES_MAX))
         .add_service(ChainServiceServer::new(api.clone()).max_decoding_message_size(REQUEST_BYTES_MAX))
         .add_service(NodeServiceServer::new(api.clone()).max_decoding_message_size(REQUEST_BYTES_MAX))
-        .serve_with_incoming_shutdown(incoming::accept(listener, &limits), async {
+        .serve_with_incoming_shutdown(incoming::accept(listener, limits.connections_max, limits.first_bytes), async {
             tokio::select! {
                 () = shutdown => {}
                 // An error means that whoever could stop the node is gone, which is as good as stopping.

@@ -59,7 +59,7 @@ pub(super) async fn run(options: &Options, network: &mut Network, mut payments: 
     }
     let mut ways = Vec::new();
     for url in &urls {
-        ways.push(Way::open(url).await?);
+        ways.push(Way::open(url, options.in_flight).await?);
     }
     let paid = tokio::select! {
         failure = watching.join_next() => {

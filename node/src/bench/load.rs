@@ -27,10 +27,9 @@ use super::{
 };
 use crate::cli::Failure;
 
-/// Connections to each node. One carries at most 256 calls at a time.
+/// Connections to each node. One carries at most 256 calls at a time, so all together as many as
+/// `--in-flight` may be.
 const CONNECTIONS_PER_NODE: usize = 4;
-/// Calls on their way to one node; a payment whose moment finds as many is an overrun: it is counted, and not sent.
-const CALLS_PER_NODE_MAX: usize = CONNECTIONS_PER_NODE * 256;
 /// How long an answer may take; after: counted as unanswered.
 const ANSWER_MAX: Duration = Duration::from_secs(20);
 /// How long to wait, after the last payment was sent, for those that are not final yet; after: counted as lost.
@@ -71,7 +70,7 @@ pub(super) async fn run(options: &Options, network: &mut Network, mut payments: 
     let answers = Arc::new(Answers::default());
     let mut ways = Vec::new();
     for url in &urls {
-        ways.push(Way::open(url).await?);
+        ways.push(Way::open(url, options.in_flight).await?);
     }
     let schedule = Schedule { start: sightings.now() + LEAD, rate: options.rate };
     let sender = Sender { ways, sightings: sightings.clone(), answers: answers.clone(), schedule };
@@ -155,14 +154,14 @@ pub(super) struct Way {
 }
 
 impl Way {
-    /// Connects to the node at `url`.
-    pub(super) async fn open(url: &str) -> Result<Way, Failure> {
+    /// Connects to the node at `url`, for as many calls at a time as `in_flight`.
+    pub(super) async fn open(url: &str, in_flight: u16) -> Result<Way, Failure> {
         let endpoint = Endpoint::from_shared(url.to_owned())?.timeout(ANSWER_MAX).tcp_nodelay(true);
         let mut clients = Vec::new();
         for _ in 0..CONNECTIONS_PER_NODE {
             clients.push(TransactionServiceClient::new(endpoint.connect().await?));
         }
-        Ok(Way { clients, calls: Arc::new(Semaphore::new(CALLS_PER_NODE_MAX)) })
+        Ok(Way { clients, calls: Arc::new(Semaphore::new(in_flight.into())) })
     }
 
     /// Sends a payment and waits for the answer. Payments of one account take one connection.

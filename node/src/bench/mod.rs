@@ -44,6 +44,9 @@ pub struct Options {
     /// How many accounts pay each other, at least as many as nodes.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=200_000))]
     accounts: u32,
+    /// Calls on their way to one node, 1 to 1024; a payment whose moment finds as many is not sent, and counted.
+    #[arg(long, default_value_t = 1024, value_name = "CALLS", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    in_flight: u16,
     /// Measures an idle network instead: what its nodes cost over the seconds, then single payments one at a time.
     #[arg(long, conflicts_with = "rate")]
     idle: bool,

@@ -23,7 +23,7 @@ use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming, transport::Server};
 
 use super::{Input, MESSAGE_BYTES_MAX, PROTOCOL_VERSION, Peers, read};
-use crate::{incoming::Incoming, signing::envelope_bytes, store::journal::Position};
+use crate::{incoming, signing::envelope_bytes, store::journal::Position};
 
 /// How long a peer may take for its greeting.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
@@ -56,7 +56,7 @@ pub async fn serve(listener: TcpListener, peers: Arc<Peers>) -> Result<(), tonic
         .initial_stream_window_size(4 * 1024 * 1024)
         .initial_connection_window_size(8 * 1024 * 1024)
         .add_service(service)
-        .serve_with_incoming_shutdown(Incoming::new(listener, CONNECTIONS_MAX), async move {
+        .serve_with_incoming_shutdown(incoming::accept(listener, CONNECTIONS_MAX, GREETING_TIMEOUT), async move {
             let _ = stopping.wait_for(|stopping| *stopping).await;
         })
         .await

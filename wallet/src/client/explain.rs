@@ -63,6 +63,8 @@ pub fn explain(reason: &str, facts: &Facts<'_>) -> Explained {
             ),
             "check the versions of node and wallet".into(),
         ),
+        // Whether it took the transaction is not known then: to try again with the same bytes is safe.
+        R::Internal => (Exit::Unknown, "the node failed; its operator finds the cause in its log".into(), later.into()),
         R::FieldInvalid => (Exit::Rejected, "the node calls a field wrong".into(), "correct that field".into()),
         R::AddressInvalid => (
             Exit::Rejected,
