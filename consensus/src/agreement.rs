@@ -492,3 +492,6 @@ impl Agreement {
 fn view_of(highest: &Option<Arc<Certificate>>) -> View {
     highest.as_ref().map_or(View::ZERO, |certificate| certificate.view)
 }
+
+#[cfg(test)]
+mod tests;

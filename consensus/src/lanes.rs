@@ -489,3 +489,6 @@ pub(crate) enum Missing {
     /// A batch behind the tip belongs elsewhere: no honest validator announced it.
     Misfit,
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,216 @@
+use tally_types::{Address, PublicKey, Validator};
+
+use super::*;
+
+fn set() -> ValidatorSet {
+    let member = |name: u8| Validator { address: Address([name; 32]), key: PublicKey([name; 32]), stake: Stake(1) };
+    ValidatorSet::new((1..=4).map(member).collect()).unwrap()
+}
+
+fn lanes() -> Lanes {
+    Lanes::new(Epoch(0), set(), Some(0))
+}
+
+fn batch(lane: u32, parent: Tip, content: &'static str) -> SignedBatch {
+    let batch = Batch::new(Epoch(0), lane, parent, vec![Bytes::from_static(content.as_bytes())]);
+    SignedBatch { batch, signature: Signature([lane as u8; 64]) }
+}
+
+/// `count` batches of a lane, one after the other.
+fn chain(lane: u32, count: u64) -> Vec<SignedBatch> {
+    let mut tip = Tip::START;
+    let mut chain = Vec::new();
+    for _ in 0..count {
+        let next = batch(lane, tip, "x");
+        tip = next.batch.tip();
+        chain.push(next);
+    }
+    chain
+}
+
+fn accept(lanes: &mut Lanes, batch: &SignedBatch) -> usize {
+    match lanes.accept(batch.clone()) {
+        Accept::Accepted(batches) => batches.len(),
+        _ => 0,
+    }
+}
+
+#[test]
+fn rule_d2_only_the_next_linked_batch_is_accepted_and_early_ones_wait() {
+    let mut lanes = lanes();
+    let chain = chain(1, 4);
+    assert!(matches!(lanes.accept(chain[2].clone()), Accept::Known));
+    assert!(matches!(lanes.accept(chain[1].clone()), Accept::Known));
+    assert_eq!(lanes.tips()[1], Tip::START);
+    assert_eq!(accept(&mut lanes, &chain[0]), 3);
+    assert_eq!(lanes.tips()[1], chain[2].batch.tip());
+    // Right place, wrong parent.
+    let stranger = batch(1, Tip { seq: Seq(3), digest: Hash::of(b"other") }, "y");
+    assert!(matches!(lanes.accept(stranger), Accept::Dropped(Reject::Gap)));
+    let mut other_epoch = Lanes::new(Epoch(1), set(), Some(0));
+    assert!(matches!(other_epoch.accept(chain[0].clone()), Accept::Dropped(Reject::OtherEpoch)));
+}
+
+#[test]
+fn rule_d2_one_batch_per_place_ever_and_a_second_convicts() {
+    let mut lanes = lanes();
+    let first = batch(1, Tip::START, "x");
+    let second = batch(1, Tip::START, "y");
+    accept(&mut lanes, &first);
+    assert!(matches!(lanes.accept(first.clone()), Accept::Known));
+    let Accept::Contradicts(digest, _) = lanes.accept(second) else { panic!("a second batch passed") };
+    assert_eq!(digest, first.batch.digest());
+    assert_eq!(lanes.tips()[1], first.batch.tip());
+}
+
+#[test]
+fn rule_d5_nobody_runs_further_ahead_than_the_window() {
+    let mut lanes = lanes();
+    let chain = chain(1, LANE_WINDOW + 1);
+    for next in &chain[..LANE_WINDOW as usize] {
+        assert_eq!(accept(&mut lanes, next), 1);
+    }
+    assert!(matches!(lanes.accept(chain[LANE_WINDOW as usize].clone()), Accept::Dropped(Reject::LaneWindow)));
+    let mut cut = vec![Tip::START; 4];
+    cut[1] = chain[0].batch.tip();
+    lanes.ordered(&cut);
+    assert_eq!(accept(&mut lanes, &chain[LANE_WINDOW as usize]), 1);
+    // The producer does not seal past it either.
+    let mut own = super::Lanes::new(Epoch(0), set(), Some(0));
+    for _ in 0..LANE_WINDOW {
+        own.add_transactions(vec![Bytes::from_static(b"t")], 0);
+        assert!(own.seal_due(0).is_some());
+        own.seal(0);
+    }
+    own.add_transactions(vec![Bytes::from_static(b"t")], 0);
+    assert_eq!(own.seal_due(0), None);
+}
+
+#[test]
+fn rule_d1_a_batch_is_sealed_at_once_unless_one_is_on_its_way() {
+    let mut own = lanes();
+    own.add_transactions(vec![Bytes::from_static(b"t")], 100);
+    assert_eq!(own.seal_due(10), Some(100));
+    own.seal(100).unwrap();
+    own.add_transactions(vec![Bytes::from_static(b"u")], 101);
+    assert_eq!(own.seal_due(10), Some(111));
+    own.add_transactions(vec![Bytes::from(vec![0; BATCH_BYTES_TARGET])], 102);
+    assert_eq!(own.seal_due(10), Some(101));
+    // Two batches: together they are too large for one.
+    assert_eq!(own.seal(102).unwrap().transactions().len(), 1);
+    assert!(own.seal(102).unwrap().bytes().len() <= BATCH_BYTES_MAX);
+}
+
+#[test]
+fn rule_d4_announcements_count_by_digest_and_along_known_links_never_by_sequence() {
+    let mut lanes = lanes();
+    let ours = chain(1, 3);
+    let fork = [batch(1, Tip::START, "fork")];
+    let tip = ours[0].batch.tip();
+    assert!(!lanes.is_available(1, &tip));
+    // A higher tip that is not known to link, and another digest of the same sequence.
+    lanes.announce(2, &[Tip::START, ours[2].batch.tip(), Tip::START, Tip::START]);
+    lanes.announce(3, &[Tip::START, fork[0].batch.tip(), Tip::START, Tip::START]);
+    assert!(!lanes.is_available(1, &tip));
+    // Its own announcement, and one more validator's: a weak quorum.
+    lanes.announce(1, &[Tip::START, tip, Tip::START, Tip::START]);
+    assert!(!lanes.is_available(1, &tip));
+    lanes.announce(3, &[Tip::START, tip, Tip::START, Tip::START]);
+    assert!(lanes.is_available(1, &tip));
+    // With the links fetched, the higher announcement of 2 counts as well.
+    let second = ours[1].batch.tip();
+    lanes.announce(1, &[Tip::START, second, Tip::START, Tip::START]);
+    assert!(!lanes.is_available(1, &second));
+    for signed in &ours {
+        lanes.store(&signed.batch);
+    }
+    assert!(lanes.is_available(1, &second));
+}
+
+#[test]
+fn rule_d4_a_fetched_batch_makes_nothing_available() {
+    // Anybody can make up a batch in another's lane; only what its producer signed, or a weak quorum announced, counts.
+    let mut lanes = lanes();
+    let made_up = batch(1, Tip::START, "made up");
+    lanes.store(&made_up.batch);
+    assert!(lanes.payload(Epoch(0), 1, &made_up.batch.tip(), Seq(0)).is_ok());
+    assert!(!lanes.is_available(1, &made_up.batch.tip()));
+    accept(&mut lanes, &made_up);
+    assert!(lanes.is_available(1, &made_up.batch.tip()));
+}
+
+#[test]
+fn rule_d6_the_payload_is_the_chain_behind_the_tip_of_that_lane_and_epoch() {
+    let mut lanes = lanes();
+    let chain = chain(1, 3);
+    for signed in &chain {
+        lanes.store(&signed.batch);
+    }
+    let tip = chain[2].batch.tip();
+    assert_eq!(lanes.payload(Epoch(0), 1, &tip, Seq(1)).unwrap().len(), 2);
+    assert_eq!(lanes.payload(Epoch(0), 2, &tip, Seq(1)), Err(Missing::Misfit));
+    assert_eq!(lanes.payload(Epoch(1), 1, &tip, Seq(1)), Err(Missing::Misfit));
+    lanes.release(&[chain[1].batch.digest()]);
+    assert_eq!(lanes.payload(Epoch(0), 1, &tip, Seq(0)), Err(Missing::Batch(chain[1].batch.tip())));
+}
+
+#[test]
+fn rule_d2_a_lane_goes_on_from_the_tip_that_was_ordered() {
+    let mut lanes = lanes();
+    let ours = chain(1, 3);
+    for signed in &ours {
+        accept(&mut lanes, signed);
+    }
+    let fork = batch(1, Tip::START, "fork");
+    let mut cut = vec![Tip::START; 4];
+    cut[1] = fork.batch.tip();
+    lanes.ordered(&cut);
+    assert_eq!(lanes.tips()[1], fork.batch.tip());
+    let next = batch(1, fork.batch.tip(), "next");
+    assert_eq!(accept(&mut lanes, &next), 1);
+}
+
+#[test]
+fn a_quorums_tip_is_found_on_the_chain_and_beyond_what_is_held() {
+    let mut lanes = lanes();
+    let chain = chain(1, 5);
+    for signed in &chain[..3] {
+        accept(&mut lanes, signed);
+    }
+    let tips = |index: usize| [Tip::START, chain[index].batch.tip(), Tip::START, Tip::START];
+    lanes.announce(0, &tips(2));
+    lanes.announce(1, &tips(1));
+    lanes.announce(2, &tips(0));
+    let quorum = set().quorum();
+    assert_eq!(lanes.tip_announced_by(1, Seq(0), 32, quorum, false), Some(chain[0].batch.tip()));
+    lanes.announce(3, &tips(2));
+    assert_eq!(lanes.tip_announced_by(1, Seq(0), 32, quorum, false), Some(chain[1].batch.tip()));
+    for place in 0..3 {
+        lanes.announce(place, &tips(4));
+    }
+    assert_eq!(lanes.tip_announced_by(1, Seq(0), 32, quorum, false), Some(chain[4].batch.tip()));
+    assert_ne!(lanes.tip_announced_by(1, Seq(0), 32, quorum, true), Some(chain[4].batch.tip()));
+}
+
+#[test]
+fn rule_p5_what_lapses_with_an_epoch_waits_for_the_next_lane() {
+    let mut own = lanes();
+    for content in [&b"a"[..], b"b", b"c"] {
+        own.add_transactions(vec![Bytes::from_static(content)], 0);
+        own.seal(0).unwrap();
+    }
+    let mut cut = vec![Tip::START; 4];
+    cut[0] = own.lookup(0, Seq(1));
+    own.ordered(&cut);
+    own.next_epoch(Epoch(1), set(), Some(0), &[], 5);
+    let again = own.seal(5).unwrap();
+    assert_eq!(again.transactions(), [Bytes::from_static(b"b"), Bytes::from_static(b"c")]);
+    assert_eq!((again.epoch(), again.seq()), (Epoch(1), Seq(1)));
+}
+
+impl Lanes {
+    fn lookup(&self, place: u32, seq: Seq) -> Tip {
+        let digest = self.lane(place).unwrap().chain[&seq].0;
+        Tip { seq, digest }
+    }
+}
