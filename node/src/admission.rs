@@ -156,15 +156,19 @@ impl Admission {
         Some(receiver)
     }
 
-    /// A block with this time was executed and indexed; it executed or discarded `ids`.
-    pub fn settle(&self, ids: &[Hash], block_time: UnixMillis) {
+    /// Blocks up to one with this time were executed and indexed: what they executed, and what they discarded.
+    pub fn settle(&self, executed: &[Hash], discarded: &[Hash], block_time: UnixMillis) {
         let mut inner = self.lock();
-        for id in ids {
+        for id in executed {
             inner.forget(id);
         }
+        // Before those that were discarded: for expiry, most of them, and that is what their senders are told.
         while let Some((_, id)) = inner.by_expiry.first().copied().filter(|(expiry, _)| *expiry < block_time) {
             inner.forget(&id);
             inner.remember_expired(id);
+        }
+        for id in discarded {
+            inner.forget(id);
         }
         inner.waiters.retain(|_, waiters| waiters.iter().any(|waiter| !waiter.is_closed()));
     }

@@ -313,14 +313,19 @@ impl Driver {
             let final_height = claims.get(&member.address).copied().unwrap_or_default();
             PeerStanding { address: member.address, key: member.key, endpoint, connected, final_height }
         });
-        let observer_reason = match self.machine.voting() {
-            Voting::Allowed => String::new(),
-            Voting::From(Some(epoch)) => format!("its journal was lost: it signs nothing before epoch {epoch}"),
-            Voting::From(None) => {
-                "its journal was lost: it signs nothing until it has heard a quorum, and then for two epochs".into()
-            }
-        };
+        let observer_reason = observer_reason(self.machine.voting());
         self.standing.send_replace(Arc::new(Standing { status, peers: peers.collect(), rejected, observer_reason }));
+    }
+}
+
+/// Why a node does not sign although it is a validator; empty when it does.
+pub fn observer_reason(voting: Voting) -> String {
+    match voting {
+        Voting::Allowed => String::new(),
+        Voting::From(Some(epoch)) => format!("its journal was lost: it signs nothing before epoch {epoch}"),
+        Voting::From(None) => {
+            "its journal was lost: it signs nothing until it has heard a quorum, and then for two epochs".into()
+        }
     }
 }
 

@@ -184,12 +184,12 @@ impl Executor {
         let mut waiting = Vec::new();
         while jobs.blocking_recv_many(&mut waiting, 16) > 0 {
             let mut blocks = Vec::with_capacity(waiting.len());
-            let mut settled = Vec::new();
+            let (mut executed, mut discarded) = (Vec::new(), Vec::new());
             let mut last = None;
             for job in waiting.drain(..) {
                 let (outcome, block) = self.execute(&job)?;
-                settled.extend(outcome.transactions.iter().map(|executed| executed.receipt.tx_id));
-                settled.extend(outcome.discarded.iter().map(|(id, _)| *id));
+                executed.extend(outcome.transactions.iter().map(|executed| executed.receipt.tx_id));
+                discarded.extend(outcome.discarded.iter().map(|(id, _)| *id));
                 blocks.push(block);
                 last = Some(job.order.header.clone());
                 let event = Event::Executed { executed: outcome.executed, validators: self.validators() };
@@ -201,7 +201,7 @@ impl Executor {
             if let Some(header) = last {
                 let (height, time, hash) = (header.height, header.time, header.hash());
                 latest.send_replace(Arc::new(Latest { ledger: self.ledger.clone(), height, time, hash }));
-                shared.admission.settle(&settled, time);
+                shared.admission.settle(&executed, &discarded, time);
             }
             self.snapshot_if_due();
         }

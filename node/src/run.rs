@@ -23,7 +23,7 @@ use crate::{
     api,
     config::{ConfigError, NodeConfig},
     context::{EvidenceBook, Latest, Shared, Standing},
-    driver::{Driver, DriverError, Inputs, unix_millis},
+    driver::{Driver, DriverError, Inputs, observer_reason, unix_millis},
     executor::{Executor, ExecutorError, Job},
     peers::{self, Peers, PeersConfig},
     signatures::Signatures,
@@ -162,7 +162,7 @@ pub async fn run(
         status: opened.machine.status(),
         peers: Vec::new(),
         rejected: BTreeMap::new(),
-        observer_reason: String::new(),
+        observer_reason: observer_reason(opened.machine.voting()),
     };
     let (standing, standing_seen) = watch::channel(Arc::new(standing));
 
@@ -290,11 +290,9 @@ fn open(folder: &Path, genesis: &Genesis, node: &NodeConfig, me: Address, restor
     };
     let (journal_path, snapshot_path, index_path) =
         (folder.join("journal"), folder.join("snapshots"), folder.join("index.redb"));
-    // An empty journal is a lost one: `init` leaves a first record in every new home. Rule R3.
-    let empty = fs::read_dir(&journal_path).map_or(true, |mut entries| entries.next().is_none());
-    let voting = if restored || empty { Voting::From(None) } else { Voting::Allowed };
+    let voting = if restored { Voting::From(None) } else { Voting::Allowed };
     if voting != Voting::Allowed {
-        tracing::warn!("the journal is new or restored: this node follows and signs nothing for two epochs");
+        tracing::warn!("the journal is lost or restored: this node follows and signs nothing for two epochs");
         // Caches of another journal: their positions and heights may be ahead of this one.
         Index::delete(&index_path).or_else(|error| if index_path.exists() { Err(error) } else { Ok(()) })?;
         match fs::remove_dir_all(&snapshot_path) {
@@ -352,6 +350,13 @@ fn open(folder: &Path, genesis: &Genesis, node: &NodeConfig, me: Address, restor
         Err(OpenError::Journal(error)) => return Err(error.into()),
         Err(OpenError::Replay(error)) => return Err(error),
     };
+    // `init` leaves a record in every new journal, and nothing is indexed before it is durable there: an empty journal, or
+    // one that ends below the index, has lost acknowledged records. Rule R3.
+    let lost = replay.records == 0 || last.height.0 < indexed;
+    if lost && voting == Voting::Allowed {
+        drop((journal, replay, index));
+        return open(folder, genesis, node, me, true);
+    }
     if recovered.cut.is_some() || !recovered.repaired.is_empty() {
         tracing::warn!(?recovered, "the journal was mended");
     }

@@ -300,8 +300,8 @@ const JOURNAL_DAMAGES: [Damage; 10] = [
     ("a sector of zeros in the middle", |file, end| overwrite(file, (end / 2) & !4095, &[0; 4096]), Then::Mends),
     ("64 KiB of noise in the middle", |file, end| overwrite(file, end / 2, &[0xa5; 65536]), Then::Refuses),
     ("one byte near the end", |file, end| overwrite(file, end - 100, &[0xa5]), Then::Mends),
-    // What lacks its end looks like one that was cut short by a power failure.
-    ("cut off in the middle", |file, end| file.set_len(end / 2).unwrap(), Then::Mends),
+    // What lacks its end looks like one cut short by a power failure; the index, which is never ahead, tells them apart.
+    ("cut off in the middle", |file, end| file.set_len(end / 2).unwrap(), Then::Observes),
     ("cut off after 100 bytes", |file, _| file.set_len(100).unwrap(), Then::Observes),
     ("empty", |file, _| file.set_len(0).unwrap(), Then::Observes),
 ];

@@ -105,9 +105,11 @@ fn rule_p3_holds_over_a_restart() {
 
 #[test]
 fn rule_v1_enters_the_next_view_on_any_certificate_and_never_goes_back() {
-    for (certificate, view) in
-        [(qc(VoteKind::Prepare, 4, A), 5), (qc(VoteKind::Commit, 4, A), 5), (tc(4, Some(qc(VoteKind::Prepare, 2, A))), 5)]
-    {
+    for (certificate, view) in [
+        (qc(VoteKind::Prepare, 4, A), 5),
+        (qc(VoteKind::Commit, 4, A), 5),
+        (tc(4, Some(qc(VoteKind::Prepare, 2, A))), 5),
+    ] {
         let mut one = agreement();
         let out = take(&mut one, &certificate);
         assert!(out.contains(&Output::Entered(View(view))));
@@ -267,10 +269,7 @@ fn votes_of_a_quorum_make_certificates_by_stake_and_per_block() {
 
 #[test]
 fn contradictions_convict_and_repetitions_do_not() {
-    let kinds = [
-        (VoteKind::Prepare, EvidenceKind::DoublePrepare),
-        (VoteKind::Commit, EvidenceKind::DoubleCommit),
-    ];
+    let kinds = [(VoteKind::Prepare, EvidenceKind::DoublePrepare), (VoteKind::Commit, EvidenceKind::DoubleCommit)];
     for (kind, evidence) in kinds {
         let mut one = agreement();
         let mut out = Vec::new();

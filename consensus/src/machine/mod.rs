@@ -432,3 +432,6 @@ impl Machine {
         found.filter(|address| Some(*address) != self.config.me).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

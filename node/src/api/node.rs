@@ -22,6 +22,7 @@ impl NodeService for Api {
         let (shared, latest, standing) = (self.shared(), self.latest(), self.standing());
         let connected = standing.peers.iter().filter(|peer| peer.connected).count();
         let voter = shared.me.filter(|me| shared.genesis.validators.place_of(me).is_some());
+        let voter = voter.filter(|_| standing.observer_reason.is_empty());
         let status = &standing.status;
         Ok(Response::new(v1::GetNodeStatusResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -122,7 +122,13 @@ fn new(options: &NewOptions) -> Result<(), Failure> {
         symbol: options.symbol.clone(),
         decimals: options.decimals,
         total_supply: 0,
-        params: Params { base_fee: options.base_fee, epoch_blocks: options.epoch_blocks, ..Params::default() },
+        params: Params {
+            base_fee: options.base_fee,
+            epoch_blocks: options.epoch_blocks,
+            // An epoch must outlast the window.
+            execution_window: Params::default().execution_window.min(options.epoch_blocks.saturating_sub(4)),
+            ..Params::default()
+        },
         accounts: Vec::new(),
         validators: Vec::new(),
     };

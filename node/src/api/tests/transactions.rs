@@ -114,7 +114,7 @@ async fn pending_expired_and_unknown_transactions_are_told_apart() {
     assert_eq!((waited.transaction.unwrap().state(), waited.height), (TransactionState::Pending, 2));
 
     let after = crate::api::local_time().plus(31_000);
-    world.shared.admission.settle(&[], after);
+    world.shared.admission.settle(&[], &[], after);
     let record = world.get(&id).await.transaction.unwrap();
     assert_eq!((record.state(), record.tx_id.as_str(), record.body), (TransactionState::Expired, id.as_str(), None));
     let waited = ok(world.api.wait_transaction(request(wait(&id, 60_000)))).await;

@@ -228,15 +228,15 @@ impl World {
             transactions: indexed.collect(),
             batches: vec![],
         };
-        let executed = outcome.transactions.iter().map(|executed| executed.receipt.tx_id);
-        let settled: Vec<_> = executed.chain(outcome.discarded.iter().map(|(id, _)| *id)).collect();
+        let executed: Vec<_> = outcome.transactions.iter().map(|executed| executed.receipt.tx_id).collect();
+        let discarded: Vec<_> = outcome.discarded.iter().map(|(id, _)| *id).collect();
         if is_indexed {
             self.shared.index.apply(&[block], false).unwrap();
         }
         let hash = header.hash();
         self.hashes.push(hash);
         self.latest.send_replace(Arc::new(Latest { ledger: self.ledger.clone(), height, time, hash }));
-        self.shared.admission.settle(&settled, time);
+        self.shared.admission.settle(&executed, &discarded, time);
     }
 
     /// A body that transfers 1 to account 6, good for a minute.

@@ -1,0 +1,288 @@
+//! One machine alone, told what a leader proposes: it votes, waits, or gives up.
+
+use bytes::Bytes;
+use tally_types::{
+    Amount, Have, Params, PublicKey, Signature, Stake, UnixMillis, Validator, VoteKind,
+    certificate::CertificateSignature, have::HaveVector, header::HeaderFields,
+};
+
+use super::*;
+use crate::event::Message;
+
+const NOW: Now = Now { mono_ms: 1000, unix: UnixMillis(1_000_000) };
+
+fn config(me: u32) -> Config {
+    let member = |name: u8| Validator { address: Address([name; 32]), key: PublicKey([name; 32]), stake: Stake(1) };
+    let set = ValidatorSet::new((1..=4).map(member).collect()).unwrap();
+    let genesis_executed =
+        Executed { height: Height(0), state_root: Hash::of(b"state"), receipts_root: Hash::of(b"receipts") };
+    Config {
+        me: set.get(me).map(|member| member.address),
+        genesis_hash: Hash::of(b"genesis"),
+        genesis_time: UnixMillis(1000),
+        genesis_executed,
+        genesis_validators: set,
+        params: Params { base_fee: Amount::ZERO.0, ..Params::default() },
+        batch_delay_ms: 10,
+        heartbeat_ms: 1000,
+        resend_ms: 500,
+        waiting_bytes_max: 1 << 20,
+    }
+}
+
+/// A machine that does not lead view 1, and the leader's place.
+fn follower() -> (Machine, u32) {
+    let leader = config(0).genesis_validators.leader(&Hash::of(b"genesis"), Epoch(0), View(1));
+    let config = config((leader + 1) % 4);
+    let executed = config.genesis_executed;
+    let mut machine = Machine::new(config, Voting::Allowed, executed);
+    machine.resume(NOW, &mut Vec::new());
+    (machine, leader)
+}
+
+fn good_header(machine: &Machine, leader: u32) -> HeaderFields {
+    let set = machine.agreement().set();
+    HeaderFields {
+        epoch: Epoch(0),
+        height: Height(1),
+        view: View(1),
+        parent: machine.config.genesis_hash,
+        proposer: leader,
+        time: NOW.unix,
+        cut: vec![Tip::START; 4],
+        executed: machine.config.genesis_executed,
+        validators: set.hash(),
+        next_validators: set.hash(),
+    }
+}
+
+fn proposal(header: HeaderFields, highest_commit: Option<Arc<Certificate>>) -> Event {
+    let proposal = Proposal {
+        epoch: Epoch(0),
+        view: View(1),
+        header: Header::new(header),
+        justification: None,
+        justification_bytes: Bytes::new(),
+        signature: Signature([7; 64]),
+        highest_commit,
+    };
+    Event::Message { from: Address([1; 32]), message: Message::Proposal(Arc::new(proposal)) }
+}
+
+fn have(signer: u32, counter: u64, tips: Vec<Tip>) -> Event {
+    let vector =
+        HaveVector { epoch: Epoch(0), counter, tips, executed: Height(0), view: View(1), final_height: Height(0) };
+    let bytes = vector.encode();
+    let have = Have { vector, bytes, signer, signature: Signature([signer as u8; 64]) };
+    Event::Message { from: Address([signer as u8 + 1; 32]), message: Message::Have(Arc::new(have)) }
+}
+
+fn ballots(actions: &[Action]) -> Vec<Ballot> {
+    let ballot = |action: &Action| match action {
+        Action::Sign(Unsigned::Ballot { ballot, .. }) => Some(*ballot),
+        _ => None,
+    };
+    // What is sent again is the same ballot.
+    let mut ballots: Vec<_> = actions.iter().filter_map(ballot).collect();
+    ballots.dedup();
+    ballots
+}
+
+fn judged(change: impl FnOnce(&mut HeaderFields)) -> Vec<Ballot> {
+    let (mut machine, leader) = follower();
+    let mut header = good_header(&machine, leader);
+    change(&mut header);
+    let mut out = Vec::new();
+    machine.handle(NOW, proposal(header, None), &mut out);
+    ballots(&out)
+}
+
+#[test]
+fn rule_p2_a_good_proposal_is_prepared_and_what_it_needs_is_durable_first() {
+    let (mut machine, leader) = follower();
+    let header = good_header(&machine, leader);
+    let hash = Header::new(header.clone()).hash();
+    let mut out = Vec::new();
+    machine.handle(NOW, proposal(header, None), &mut out);
+    assert_eq!(ballots(&out), [Ballot::Prepare(View(1), hash)]);
+    let at = |wanted: &dyn Fn(&Action) -> bool| out.iter().position(wanted).unwrap();
+    let header = at(&|action| matches!(action, Action::Persist(Record::Header(_))));
+    let prepared = at(&|action| matches!(action, Action::Persist(Record::Prepared { .. })));
+    let sign = at(&|action| matches!(action, Action::Sign(Unsigned::Ballot { .. })));
+    assert!(header < sign && prepared < sign);
+}
+
+#[test]
+fn rule_p2_each_broken_rule_is_an_invalid_proposal() {
+    let given_up = [Ballot::ViewChange(View(1), View(0))];
+    let rules: [(&str, fn(&mut HeaderFields)); 12] = [
+        ("parent", |h| h.parent = Hash::of(b"other")),
+        ("height", |h| h.height = Height(2)),
+        ("epoch", |h| h.epoch = Epoch(1)),
+        ("view", |h| h.view = View(2)),
+        ("proposer", |h| h.proposer = (h.proposer + 1) % 4),
+        ("validators", |h| h.validators = Hash::of(b"other")),
+        ("lanes", |h| h.cut.truncate(3)),
+        ("P2.3 limit", |h| h.cut[0] = Tip { seq: tally_types::Seq(33), digest: Hash::of(b"tip") }),
+        ("P2.4 no certificate", |h| h.executed.height = Height(1)),
+        ("P2.4 roots of the parent's height", |h| h.executed.state_root = Hash::of(b"other")),
+        ("P2.5 time", |h| h.time = UnixMillis(1000)),
+        ("next validators", |h| h.next_validators = Hash::ZERO),
+    ];
+    for (name, change) in rules {
+        assert_eq!(judged(change), given_up, "{name}");
+    }
+}
+
+#[test]
+fn rule_p2_what_may_still_come_is_waited_for() {
+    assert_eq!(judged(|h| h.cut[0] = Tip { seq: tally_types::Seq(1), digest: Hash::of(b"tip") }), []);
+    assert_eq!(judged(|h| h.time = UnixMillis(NOW.unix.0 + 1001)), []);
+    assert_eq!(judged(|h| h.time = UnixMillis(NOW.unix.0 + 1000)).len(), 1);
+
+    let (mut machine, leader) = follower();
+    let mut header = good_header(&machine, leader);
+    let tip = Tip { seq: tally_types::Seq(1), digest: Hash::of(b"tip") };
+    header.cut[0] = tip;
+    let mut out = Vec::new();
+    machine.handle(NOW, proposal(header, None), &mut out);
+    machine.handle(NOW, have(0, 1, vec![tip, Tip::START, Tip::START, Tip::START]), &mut out);
+    assert_eq!(ballots(&out), []);
+    machine.handle(NOW, have(leader, 2, vec![tip, Tip::START, Tip::START, Tip::START]), &mut out);
+    machine.handle(NOW, have((leader + 2) % 4, 2, vec![tip, Tip::START, Tip::START, Tip::START]), &mut out);
+    assert!(matches!(ballots(&out)[..], [Ballot::Prepare(View(1), _)]));
+}
+
+#[test]
+fn a_second_proposal_convicts_and_is_given_up_on() {
+    let (mut machine, leader) = follower();
+    let header = good_header(&machine, leader);
+    let mut second = header.clone();
+    second.time = UnixMillis(NOW.unix.0 + 1);
+    let mut out = Vec::new();
+    machine.handle(NOW, proposal(header.clone(), None), &mut out);
+    machine.handle(NOW, proposal(header, None), &mut out);
+    assert!(!out.iter().any(|action| matches!(action, Action::Evidence(_))));
+    machine.handle(NOW, proposal(second, None), &mut out);
+    let convicted =
+        out.iter().find_map(|action| if let Action::Evidence(one) = action { Some(one.kind) } else { None });
+    assert_eq!(convicted, Some(EvidenceKind::DoubleProposal));
+    assert_eq!(ballots(&out)[1..], [Ballot::ViewChange(View(1), View(0))]);
+}
+
+#[test]
+fn an_invalid_header_is_not_kept() {
+    // Junk headers of one leader must not displace those that count.
+    let (mut machine, leader) = follower();
+    let mut header = good_header(&machine, leader);
+    header.height = Height(u64::MAX);
+    machine.handle(NOW, proposal(header, None), &mut Vec::new());
+    let [_, open, _, _] = machine.kept();
+    assert_eq!(open, 0);
+}
+
+#[test]
+fn rule_w1_without_work_a_view_is_given_up_only_after_the_idle_interval() {
+    let (mut machine, _) = follower();
+    let params = machine.config.params.clone();
+    let mut out = Vec::new();
+    let at = |ms: u64| Now { mono_ms: NOW.mono_ms + ms, unix: NOW.unix };
+    machine.handle(at(params.view_timeout_ms + 1), Event::Tick, &mut out);
+    assert_eq!(ballots(&out), []);
+    machine.handle(at(params.idle_interval_ms + params.view_timeout_ms), Event::Tick, &mut out);
+    assert_eq!(ballots(&out), [Ballot::ViewChange(View(1), View(0))]);
+    // With work, after the propose timeout.
+    let (mut machine, leader) = follower();
+    out.clear();
+    let tips = |at: usize| {
+        let mut tips = vec![Tip::START; 4];
+        tips[at] = Tip { seq: tally_types::Seq(1), digest: Hash::of(b"tip") };
+        tips
+    };
+    for place in (0..4).filter(|place| *place != (leader + 1) % 4) {
+        machine.handle(at(10), have(place, 1, tips(0)), &mut out);
+    }
+    machine.handle(at(9 + params.view_timeout_ms), Event::Tick, &mut out);
+    assert_eq!(ballots(&out), []);
+    machine.handle(at(10 + params.view_timeout_ms), Event::Tick, &mut out);
+    assert_eq!(ballots(&out), [Ballot::ViewChange(View(1), View(0))]);
+}
+
+#[test]
+fn rule_v4_a_replica_behind_is_answered_once_per_interval() {
+    let (mut machine, leader) = follower();
+    let part = |signer| CertificateSignature { signer, highest_view: View(0), signature: Signature([1; 64]) };
+    let entry = Arc::new(Certificate {
+        kind: VoteKind::ViewChange,
+        epoch: Epoch(0),
+        view: View(6),
+        block: Hash::ZERO,
+        signatures: (0..3).map(part).collect(),
+        highest: None,
+    });
+    let mut out = Vec::new();
+    let message = Message::Certificates { entry: Some(entry.clone()), highest_commit: None };
+    machine.handle(NOW, Event::Message { from: Address([1; 32]), message }, &mut out);
+    assert_eq!(machine.agreement().view(), View(7));
+    out.clear();
+    let behind = leader;
+    for counter in 1..5 {
+        machine.handle(NOW, have(behind, counter, vec![Tip::START; 4]), &mut out);
+    }
+    let answers: Vec<_> = out.iter().filter(|action| matches!(action, Action::Send(..))).collect();
+    let [Action::Send(to, Message::Certificates { entry: sent, .. })] = answers[..] else { panic!("{answers:?}") };
+    assert_eq!((*to, sent.as_ref()), (Address([behind as u8 + 1; 32]), Some(&entry)));
+}
+
+#[test]
+fn rule_r1_a_restarted_leader_does_not_propose_a_second_block() {
+    let leader = config(0).genesis_validators.leader(&Hash::of(b"genesis"), Epoch(0), View(1));
+    let new = || {
+        let config = config(leader);
+        let executed = config.genesis_executed;
+        Machine::new(config, Voting::Allowed, executed)
+    };
+    let idle = new().config.params.idle_interval_ms;
+    let mut first = new();
+    let mut out = Vec::new();
+    first.resume(NOW, &mut out);
+    let later = Now { mono_ms: NOW.mono_ms + idle, unix: UnixMillis(NOW.unix.0 + idle) };
+    first.handle(later, Event::Tick, &mut out);
+    let proposed = |out: &[Action]| -> Vec<Hash> {
+        let hash = |action: &Action| match action {
+            Action::Sign(Unsigned::Proposal { header, .. }) => Some(header.hash()),
+            _ => None,
+        };
+        out.iter().filter_map(hash).collect()
+    };
+    let before = proposed(&out);
+    assert!(!before.is_empty() && before.iter().all(|hash| *hash == before[0]));
+    let records: Vec<Record> = out
+        .iter()
+        .filter_map(|action| if let Action::Persist(record) = action { Some(record.clone()) } else { None })
+        .collect();
+    // With and without the header's record: the same block again, or none.
+    for keep_header in [true, false] {
+        let mut again = new();
+        let mut out = Vec::new();
+        for record in records.iter().filter(|record| keep_header || !matches!(record, Record::Header(_))) {
+            let read = Record::parse(record.kind(), &record.encode()).unwrap();
+            again.replay(read, &mut out).unwrap();
+        }
+        again.resume(later, &mut out);
+        let much_later = Now { mono_ms: later.mono_ms + idle, unix: UnixMillis(later.unix.0 + idle) };
+        again.handle(later, Event::Tick, &mut out);
+        again.handle(much_later, Event::Tick, &mut out);
+        assert!(proposed(&out).iter().all(|hash| *hash == before[0]), "{keep_header}");
+        assert_eq!(proposed(&out).is_empty(), !keep_header);
+    }
+}
+
+#[test]
+fn a_journal_that_leads_nowhere_refuses_the_start() {
+    let (machine, _) = follower();
+    let mut again = Machine::new(machine.config.clone(), Voting::Allowed, machine.config.genesis_executed);
+    let record = Record::Prepared { epoch: Epoch(3), view: View(1), block: Hash::of(b"block") };
+    let error = again.replay(record, &mut Vec::new()).unwrap_err();
+    assert_eq!((error.expected, error.found), (Epoch(0), Epoch(3)));
+}
