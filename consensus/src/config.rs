@@ -30,6 +30,9 @@ pub struct Config {
     /// Longest wait from a transaction's arrival to its batch, while batches of this replica are on their way,
     /// milliseconds.
     pub batch_delay_ms: u64,
+    /// A leader that has work proposes no earlier than this after its parent's time, milliseconds: under load a block then
+    /// orders many batches, and its votes and certificates are paid for once.
+    pub block_interval_ms: u64,
     /// A HAVE is sent at least this often, milliseconds.
     pub heartbeat_ms: u64,
     /// First interval after which what had no effect is sent or asked for again, milliseconds; it doubles up to eight
@@ -49,10 +52,11 @@ impl Config {
             genesis_executed,
             genesis_validators: genesis.validators.clone(),
             params: genesis.params.clone(),
-            batch_delay_ms: 10,
+            batch_delay_ms: 20,
+            block_interval_ms: 25,
             heartbeat_ms: 1000,
             resend_ms: genesis.params.view_timeout_ms.checked_div(2).unwrap_or_default().max(5),
-            waiting_bytes_max: 16 * 1024 * 1024,
+            waiting_bytes_max: 4 * 1024 * 1024,
         }
     }
 

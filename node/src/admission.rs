@@ -12,16 +12,22 @@ use std::{
 
 use bytes::Bytes;
 use tally_ledger::Rejection;
-use tally_types::{Address, Hash, Nonce, UnixMillis, VerifiedTransaction};
+use tally_types::{
+    Address, Hash, Nonce, SignedTransaction, UnixMillis, VerifiedTransaction, transaction::TransactionError,
+};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::context::Latest;
 
-/// Transactions pending in all.
-pub const PENDING_MAX: usize = 100_000;
+/// Transactions pending in all: a few seconds of what a network carries. Beyond that a refusal is kinder than a wait.
+pub const PENDING_MAX: usize = 20_000;
 /// Transactions pending of one sender.
 pub const PENDING_PER_SENDER_MAX: usize = 10_000;
+/// Transactions that wait for their signature check.
+const CHECKS_MAX: usize = 2048;
+/// Signatures checked together.
+const CHECKS_PER_BATCH: usize = 256;
 /// Ids remembered of transactions that expired.
 const EXPIRED_KEPT: usize = 100_000;
 /// Calls that wait for one transaction.
@@ -32,6 +38,13 @@ const WAITERS_PER_TRANSACTION_MAX: usize = 64;
 pub struct Admission {
     inner: Mutex<Inner>,
     to_driver: mpsc::Sender<Bytes>,
+    to_checker: mpsc::Sender<Checking>,
+}
+
+/// A transaction on its way through the signature check.
+struct Checking {
+    transaction: SignedTransaction,
+    answer: oneshot::Sender<Result<VerifiedTransaction, TransactionError>>,
 }
 
 #[derive(Debug, Default)]
@@ -47,6 +60,9 @@ struct Inner {
 /// Why a transaction is not admitted.
 #[derive(Debug, Error)]
 pub enum AdmissionError {
+    /// Its signature does not hold.
+    #[error(transparent)]
+    Transaction(#[from] TransactionError),
     /// It could not be executed on the latest state.
     #[error(transparent)]
     Rejected(#[from] Rejection),
@@ -74,7 +90,21 @@ pub enum AdmissionError {
 impl Admission {
     /// Admitted transactions go to `to_driver`.
     pub fn new(to_driver: mpsc::Sender<Bytes>) -> Admission {
-        Admission { inner: Mutex::default(), to_driver }
+        let (to_checker, queue) = mpsc::channel(CHECKS_MAX);
+        // It ends with the admission that feeds it. Without a thread every check is answered with `Stopping`.
+        let _ = std::thread::Builder::new().name("checker".into()).spawn(move || check_all(queue));
+        Admission { inner: Mutex::default(), to_driver, to_checker }
+    }
+
+    /// Checks a client's signature, together with whatever else waits: half the price of one by one, on one thread, so that
+    /// a flood of submissions leaves the other cores to agreement.
+    pub async fn verify(&self, transaction: SignedTransaction) -> Result<VerifiedTransaction, AdmissionError> {
+        let (answer, verified) = oneshot::channel();
+        self.to_checker.try_send(Checking { transaction, answer }).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => AdmissionError::Full,
+            mpsc::error::TrySendError::Closed(_) => AdmissionError::Stopping,
+        })?;
+        Ok(verified.await.map_err(|_| AdmissionError::Stopping)??)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -171,6 +201,24 @@ impl Admission {
             inner.forget(id);
         }
         inner.waiters.retain(|_, waiters| waiters.iter().any(|waiter| !waiter.is_closed()));
+    }
+}
+
+/// Takes whatever waits, checks it at once, and only where that fails one by one.
+fn check_all(mut queue: mpsc::Receiver<Checking>) {
+    let mut waiting = Vec::new();
+    while queue.blocking_recv_many(&mut waiting, CHECKS_PER_BATCH) > 0 {
+        let all = waiting.iter().map(|checking| checking.transaction.clone()).collect();
+        let verified = SignedTransaction::verify_all(all);
+        let mut verified = verified.map(Vec::into_iter).ok();
+        for Checking { transaction, answer } in waiting.drain(..) {
+            let result = match verified.as_mut().and_then(Iterator::next) {
+                Some(verified) => Ok(verified),
+                None => transaction.verify(),
+            };
+            // Whoever submitted it may be gone; that is its own affair.
+            let _ = answer.send(result);
+        }
     }
 }
 

@@ -56,7 +56,7 @@ fn default_peer_listen() -> SocketAddr {
 }
 
 fn default_batch_delay() -> Duration {
-    Duration::from_millis(10)
+    Duration::from_millis(20)
 }
 
 fn default_heartbeat() -> Duration {

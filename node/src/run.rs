@@ -40,7 +40,7 @@ use crate::{
 /// Inputs that wait for the driver, by kind.
 const CONTROL_QUEUE: usize = 4096;
 const BULK_QUEUE: usize = 64;
-const TRANSACTION_QUEUE: usize = 20_000;
+const TRANSACTION_QUEUE: usize = 4096;
 /// Blocks that wait for the executor: more than the machine gives out ahead.
 const JOB_QUEUE: usize = 256;
 /// How long tasks may take to end once the node stops.

@@ -174,7 +174,8 @@ impl Machine {
             let from = self.round.work_since_ms.map(|since| since.max(self.round.entered_ms).saturating_add(half));
             let idle = self.round.entered_ms.saturating_add(self.config.params.idle_interval_ms);
             let weak = self.round.entered_ms.saturating_add(half);
-            for at in from.into_iter().chain([idle, weak]) {
+            let paced = self.round.work_since_ms.map(|_| self.pace_due());
+            for at in from.into_iter().chain(paced).chain([idle, weak]) {
                 if at > now {
                     due = due.min(at);
                 }
@@ -184,6 +185,14 @@ impl Machine {
         let due = others.into_iter().flatten().fold(due, u64::min);
         // A deadline that has passed and changes nothing must not keep its driver busy.
         due.max(now.saturating_add(u64::from(soon != now)))
+    }
+
+    /// When a leader with work may propose.
+    fn pace_due(&self) -> u64 {
+        let interval = self.config.block_interval_ms;
+        let parent = self.parent_time().unwrap_or_default();
+        let by_parent = self.now.mono_ms.saturating_add(parent.plus(interval).above(self.now.unix));
+        by_parent.min(self.round.entered_ms.saturating_add(interval))
     }
 
     pub(super) fn open_incarnation(&mut self, number: u64, out: &mut Vec<Action>) {

@@ -296,6 +296,12 @@ impl Machine {
         Some((justification, parent))
     }
 
+    /// Time of that parent.
+    pub(super) fn parent_time(&self) -> Option<UnixMillis> {
+        let (_, parent) = self.parent_here()?;
+        self.chain.block(&parent).map(|parent| parent.time)
+    }
+
     /// Rule W1: whether there is work on top of `parent`.
     pub(super) fn has_work(&self) -> bool {
         let Some((_, parent)) = self.parent_here() else { return false };
@@ -354,7 +360,9 @@ impl Machine {
                 (cut, moves) = (weak_cut, weak_moves);
             }
         }
-        if !(moves || covers || half_over || waited >= self.config.params.idle_interval_ms) {
+        let interval = self.config.block_interval_ms;
+        let paced = waited >= interval || self.now.unix >= parent.time.plus(interval);
+        if !((paced && (moves || covers)) || half_over || waited >= self.config.params.idle_interval_ms) {
             return None;
         }
         let height = parent.height.next();

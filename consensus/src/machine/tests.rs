@@ -24,6 +24,7 @@ fn config(me: u32) -> Config {
         genesis_validators: set,
         params: Params { base_fee: Amount::ZERO.0, ..Params::default() },
         batch_delay_ms: 10,
+        block_interval_ms: 25,
         heartbeat_ms: 1000,
         resend_ms: 500,
         waiting_bytes_max: 1 << 20,
@@ -151,6 +152,120 @@ fn rule_p2_what_may_still_come_is_waited_for() {
     machine.handle(NOW, have(leader, 2, vec![tip, Tip::START, Tip::START, Tip::START]), &mut out);
     machine.handle(NOW, have((leader + 2) % 4, 2, vec![tip, Tip::START, Tip::START, Tip::START]), &mut out);
     assert!(matches!(ballots(&out)[..], [Ballot::Prepare(View(1), _)]));
+}
+
+fn prepared(view: u64, block: Hash) -> Arc<Certificate> {
+    let part = |signer| CertificateSignature { signer, highest_view: View(0), signature: Signature([1; 64]) };
+    Arc::new(Certificate {
+        kind: VoteKind::Prepare,
+        epoch: Epoch(0),
+        view: View(view),
+        block,
+        signatures: (0..3).map(part).collect(),
+        highest: None,
+    })
+}
+
+/// Proposes `fields` in their view on top of `justification`, and returns the ballots cast.
+fn propose(
+    machine: &mut Machine,
+    fields: HeaderFields,
+    justification: Option<Arc<Certificate>>,
+    highest_commit: Option<Arc<Certificate>>,
+) -> Vec<Ballot> {
+    let proposal = Proposal {
+        epoch: Epoch(0),
+        view: fields.view,
+        header: Header::new(fields),
+        justification_bytes: justification.as_ref().map(|one| Bytes::from(one.encode())).unwrap_or_default(),
+        justification,
+        signature: Signature([7; 64]),
+        highest_commit,
+    };
+    let mut out = Vec::new();
+    let message = Message::Proposal(Arc::new(proposal));
+    machine.handle(NOW, Event::Message { from: Address([1; 32]), message }, &mut out);
+    ballots(&out)
+}
+
+#[test]
+fn rule_p2_4_the_executed_height_never_falls() {
+    let (mut machine, leader) = follower();
+    // Of a later epoch, so that it moves nothing here.
+    let mut commit = (*prepared(1, Hash::of(b"some final block"))).clone();
+    (commit.kind, commit.epoch) = (VoteKind::Commit, Epoch(1));
+    let commit = Arc::new(commit);
+    let mut first = good_header(&machine, leader);
+    first.executed.height = Height(3);
+    let block = Header::new(first.clone()).hash();
+    // It waits: this replica has not executed that far.
+    assert_eq!(propose(&mut machine, first.clone(), None, Some(commit.clone())), []);
+    let mut second = first;
+    (second.height, second.view, second.parent) = (Height(2), View(2), block);
+    second.time = UnixMillis(second.time.0 + 1);
+    second.proposer = machine.leader_of(View(2));
+    second.executed.height = Height(2);
+    let cast = propose(&mut machine, second, Some(prepared(1, block)), Some(commit));
+    assert_eq!(cast, [Ballot::ViewChange(View(2), View(1))]);
+}
+
+#[test]
+fn rule_p2_6_lanes_stand_still_while_execution_lags_and_an_empty_block_is_always_allowed() {
+    for moves in [false, true] {
+        let mut config = config(0);
+        config.params.execution_window = 4;
+        let executed = config.genesis_executed;
+        let mut machine = Machine::new(config, Voting::Allowed, executed);
+        machine.resume(NOW, &mut Vec::new());
+        let mut fields = good_header(&machine, machine.leader_of(View(1)));
+        let mut justification = None;
+        for view in 1..=5 {
+            fields.view = View(view);
+            fields.height = Height(view);
+            fields.proposer = machine.leader_of(View(view));
+            fields.time = UnixMillis(NOW.unix.0 + view);
+            let lags = view == 5;
+            if lags && moves {
+                fields.cut[1] = Tip { seq: tally_types::Seq(1), digest: Hash::of(b"tip") };
+            }
+            let block = Header::new(fields.clone()).hash();
+            let cast = propose(&mut machine, fields.clone(), justification.take(), None);
+            let prepare = Ballot::Prepare(View(view), block);
+            let expected = if lags && moves { Ballot::ViewChange(View(5), View(4)) } else { prepare };
+            assert_eq!(
+                cast.iter().find(|ballot| ballot.view() == View(view) && ballot.kind() != VoteKind::Commit),
+                Some(&expected)
+            );
+            fields.parent = block;
+            justification = Some(prepared(view, block));
+        }
+    }
+}
+
+#[test]
+fn rule_p3_a_block_is_committed_only_with_its_payload() {
+    let (mut machine, leader) = follower();
+    let lane = (leader + 2) % 4;
+    let batch = Batch::new(Epoch(0), lane, Tip::START, vec![Bytes::from_static(b"transaction")]);
+    let mut fields = good_header(&machine, leader);
+    fields.cut[lane as usize] = batch.tip();
+    let block = Header::new(fields.clone()).hash();
+    let mut tips = vec![Tip::START; 4];
+    tips[lane as usize] = batch.tip();
+    for place in (0..4).filter(|place| *place != (leader + 1) % 4) {
+        machine.handle(NOW, have(place, 1, tips.clone()), &mut Vec::new());
+    }
+    assert_eq!(propose(&mut machine, fields, None, None), [Ballot::Prepare(View(1), block)]);
+    let mut out = Vec::new();
+    let message = Message::Certificates { entry: Some(prepared(1, block)), highest_commit: None };
+    machine.handle(NOW, Event::Message { from: Address([1; 32]), message }, &mut out);
+    assert_eq!(ballots(&out), []);
+    let signed = tally_types::SignedBatch { batch, signature: Signature([1; 64]) };
+    machine.handle(NOW, Event::Message { from: Address([1; 32]), message: Message::Batch(signed) }, &mut out);
+    assert_eq!(ballots(&out), [Ballot::Commit(View(1), block)]);
+    let stored = out.iter().position(|action| matches!(action, Action::Persist(Record::Accepted(..)))).unwrap();
+    let sign = out.iter().position(|action| matches!(action, Action::Sign(Unsigned::Ballot { .. }))).unwrap();
+    assert!(stored < sign);
 }
 
 #[test]

@@ -226,6 +226,7 @@ impl From<AdmissionError> for Refusal {
     fn from(error: AdmissionError) -> Refusal {
         let new = |reason| Refusal::new(reason, &error);
         match &error {
+            AdmissionError::Transaction(error) => error.clone().into(),
             AdmissionError::Rejected(rejection) => rejection.clone().into(),
             AdmissionError::NonceHeld { nonce, holder, .. } => {
                 new(ErrorReason::NonceInUse).with("nonce", nonce).with("tx_id", holder)

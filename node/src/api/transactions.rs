@@ -159,7 +159,7 @@ impl Api {
         // Body and signatures are all there is in it, and the body's bytes stay what they were.
         let bytes = transaction.encode_to_vec();
         let parsed = SignedTransaction::parse(&bytes, &self.shared().genesis.chain)?;
-        let verified = parsed.verify()?;
+        let verified = self.shared().admission.verify(parsed).await?;
         if self.shared().admission.pending(&id).is_some() {
             return Ok(TransactionState::Pending);
         }
