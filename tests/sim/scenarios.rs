@@ -154,7 +154,10 @@ fn a_validator_without_its_journal_follows_and_signs_two_epochs_later() {
     let wiped_in = world.nodes[0].machine.as_ref().unwrap().status().epoch;
     world.forbid_signing(2, wiped_in.plus(1));
     world.start(2, tally_consensus::Voting::From(None));
-    // It goes down again before it may sign: the second start finds a journal and must still not sign.
+    // It goes down again before it may sign, at once and later: each start finds a journal and must still not sign.
+    world.crash(2);
+    world.start(2, tally_consensus::Voting::Allowed);
+    assert!(!world.nodes[2].machine.as_ref().unwrap().status().voting);
     world.run(4500);
     world.crash(2);
     world.start(2, tally_consensus::Voting::Allowed);

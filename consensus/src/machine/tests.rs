@@ -206,7 +206,7 @@ fn rule_p2_4_the_executed_height_never_falls() {
     second.proposer = machine.leader_of(View(2));
     second.executed.height = Height(2);
     let cast = propose(&mut machine, second, Some(prepared(1, block)), Some(commit));
-    assert_eq!(cast, [Ballot::ViewChange(View(2), View(1))]);
+    assert_eq!(cast[0], Ballot::ViewChange(View(2), View(1)));
 }
 
 #[test]
