@@ -53,7 +53,7 @@ impl Config {
             genesis_validators: genesis.validators.clone(),
             params: genesis.params.clone(),
             batch_delay_ms: 20,
-            block_interval_ms: 25,
+            block_interval_ms: 50,
             heartbeat_ms: 1000,
             resend_ms: genesis.params.view_timeout_ms.checked_div(2).unwrap_or_default().max(5),
             waiting_bytes_max: 4 * 1024 * 1024,

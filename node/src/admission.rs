@@ -206,6 +206,7 @@ impl Admission {
 
 /// Takes whatever waits, checks it at once, and only where that fails one by one.
 fn check_all(mut queue: mpsc::Receiver<Checking>) {
+    crate::run::yield_to_agreement();
     let mut waiting = Vec::new();
     while queue.blocking_recv_many(&mut waiting, CHECKS_PER_BATCH) > 0 {
         let all = waiting.iter().map(|checking| checking.transaction.clone()).collect();
