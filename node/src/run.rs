@@ -274,10 +274,10 @@ pub async fn run(
     let ended = tokio::time::timeout(GOODBYE, goodbye).await;
     // A runtime must not be dropped inside another.
     clients.shutdown_background();
-    if let Ok(Ok((driver, executor))) = ended {
-        if !driver || !executor {
-            return Err(NodeError::Panicked(if driver { "executor" } else { "driver" }));
-        }
+    if let Ok(Ok((driver, executor))) = ended
+        && !(driver && executor)
+    {
+        return Err(NodeError::Panicked(if driver { "executor" } else { "driver" }));
     }
     tracing::info!("node stopped");
     outcome
@@ -360,13 +360,12 @@ fn open(folder: &Path, genesis: &Genesis, node: &NodeConfig, me: Address, restor
         positions: HashMap::new(),
         records: 0,
     };
-    if covered > Height::ZERO {
-        if let Some(block) = index.block(covered.0)? {
-            if let Ok(header) = tally_types::Header::parse(&block.header) {
-                last.time = header.time;
-                last.hash = header.hash();
-            }
-        }
+    if covered > Height::ZERO
+        && let Some(block) = index.block(covered.0)?
+        && let Ok(header) = tally_types::Header::parse(&block.header)
+    {
+        last.time = header.time;
+        last.hash = header.hash();
     }
     let opened = Journal::open(journal_disk, JournalConfig::new(hash), &mut |position, record| {
         replay.take(position.to_u64(), record.kind, &record.bytes, &mut last)

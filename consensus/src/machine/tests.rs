@@ -78,6 +78,9 @@ fn have(signer: u32, counter: u64, tips: Vec<Tip>) -> Event {
     Event::Message { from: Address([signer as u8 + 1; 32]), message: Message::Have(Arc::new(have)) }
 }
 
+/// What is done to a good header.
+type Change = fn(&mut HeaderFields);
+
 fn ballots(actions: &[Action]) -> Vec<Ballot> {
     let ballot = |action: &Action| match action {
         Action::Sign(Unsigned::Ballot { ballot, .. }) => Some(*ballot),
@@ -116,7 +119,7 @@ fn rule_p2_a_good_proposal_is_prepared_and_what_it_needs_is_durable_first() {
 #[test]
 fn rule_p2_each_broken_rule_is_an_invalid_proposal() {
     let given_up = [Ballot::ViewChange(View(1), View(0))];
-    let rules: [(&str, fn(&mut HeaderFields)); 12] = [
+    let rules: [(&str, Change); 12] = [
         ("parent", |h| h.parent = Hash::of(b"other")),
         ("height", |h| h.height = Height(2)),
         ("epoch", |h| h.epoch = Epoch(1)),
