@@ -376,8 +376,9 @@ fn open(folder: &Path, genesis: &Genesis, node: &NodeConfig, me: Address, restor
         Err(OpenError::Replay(error)) => return Err(error),
     };
     // `init` leaves a record in every new journal, and nothing is indexed before it is durable there: an empty journal, or
-    // one that ends below the index, has lost acknowledged records. Rule R3.
-    let lost = replay.records == 0 || last.height.0 < indexed;
+    // one that ends below the index, has lost acknowledged records. Rule R3. (Batches lost to repaired damage are another
+    // thing: headers and certificates still reach as far, and peers have the batches.)
+    let lost = replay.records == 0 || replay.machine.status().final_height.0 < indexed;
     if lost && voting == Voting::Allowed {
         drop((journal, replay, index));
         return open(folder, genesis, node, me, true);
