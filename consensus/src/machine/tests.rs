@@ -404,3 +404,38 @@ fn a_journal_that_leads_nowhere_refuses_the_start() {
     let error = again.replay(record, &mut Vec::new()).unwrap_err();
     assert_eq!((error.expected, error.found), (Epoch(0), Epoch(3)));
 }
+
+#[test]
+fn a_view_change_is_durable_before_it_is_signed() {
+    let (mut machine, _) = follower();
+    let params = machine.config.params.clone();
+    let mut out = Vec::new();
+    let late = NOW.mono_ms + params.idle_interval_ms + params.view_timeout_ms;
+    machine.handle(Now { mono_ms: late, unix: NOW.unix }, Event::Tick, &mut out);
+    let stored = out.iter().position(|action| matches!(action, Action::Persist(Record::ViewChanged { .. }))).unwrap();
+    let sign = out.iter().position(|action| matches!(action, Action::Sign(Unsigned::Ballot { .. }))).unwrap();
+    assert!(stored < sign);
+}
+
+#[test]
+fn rule_d1_a_validator_that_stays_behind_is_streamed_to_again() {
+    let (mut machine, leader) = follower();
+    let mut out = Vec::new();
+    machine.handle(NOW, Event::Transactions(vec![Bytes::from_static(b"transaction")]), &mut out);
+    let sealed = out.iter().position(|action| matches!(action, Action::Persist(Record::Sealed(_)))).unwrap();
+    let sign = out.iter().position(|action| matches!(action, Action::Sign(Unsigned::Batch(_)))).unwrap();
+    assert!(sealed < sign);
+    let Some(Action::Sign(Unsigned::Batch(batch))) = out.get(sign).cloned() else { panic!("no batch") };
+    let signed = tally_types::SignedBatch { batch, signature: Signature([1; 64]) };
+    machine.handle(NOW, Event::Own(Message::Batch(signed.clone())), &mut out);
+    machine.handle(NOW, have(leader, 1, vec![Tip::START; 4]), &mut out);
+    machine.handle(NOW, Event::Tick, &mut out);
+    out.clear();
+    let later = Now { mono_ms: NOW.mono_ms + machine.config.resend_ms, unix: NOW.unix };
+    machine.handle(later, Event::Tick, &mut out);
+    let again: Vec<_> = out
+        .iter()
+        .filter_map(|action| if let Action::Send(to, message) = action { Some((*to, message.clone())) } else { None })
+        .collect();
+    assert_eq!(again, [(Address([leader as u8 + 1; 32]), Message::Batch(signed))]);
+}

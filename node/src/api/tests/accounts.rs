@@ -214,10 +214,14 @@ async fn node_status_is_one_screen_of_facts() {
     assert_eq!(status.chain_id, world.shared.genesis.chain.id);
     assert_eq!((status.latest_height, status.executed_height, status.highest_seen_height), (4, 3, 5));
     assert_eq!((status.current_view, status.current_epoch, status.peer_count), (1, 0, 2));
-    assert_eq!((status.validator.clone(), status.mempool_size), (address(1).to_string(), 0));
+    // It observes, so it is no voter.
+    assert_eq!((status.validator.as_str(), status.mempool_size), ("", 0));
     assert_eq!((status.observer_reason.as_str(), status.rejected_messages["stale"]), ("why", 3));
     assert_eq!(status.latest_block_time, Some(timestamp(world.time())));
     assert!(status.start_time.unwrap().seconds > 1_700_000_000);
+    world.stand(|standing| standing.observer_reason = String::new());
+    let status = ok(world.api.get_node_status(request(v1::GetNodeStatusRequest {}))).await;
+    assert_eq!(status.validator, address(1).to_string());
 }
 
 #[tokio::test]
