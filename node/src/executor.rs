@@ -28,8 +28,6 @@ use crate::{
 const SNAPSHOT_BLOCKS: u64 = 1000;
 /// Payload after which it is written out earlier, in bytes.
 const SNAPSHOT_PAYLOAD_BYTES: u64 = 256 * 1024 * 1024;
-/// Blocks indexed without being flushed; a power cut costs at most these, and they come back from the journal.
-const FLUSH_BLOCKS: u64 = 1000;
 
 /// A final block on its way to the ledger.
 #[derive(Debug)]
@@ -65,6 +63,8 @@ pub struct Executor {
     ledger: Ledger,
     index: Arc<Index>,
     indexed: Height,
+    /// The thread that writes the index out, if there was one.
+    writing: Option<JoinHandle<Result<(), IndexError>>>,
     snapshots: Arc<Snapshots>,
     snapshot: Option<JoinHandle<()>>,
     /// A state to write as soon as the journal allows it.
@@ -88,6 +88,7 @@ impl Executor {
             ledger,
             index,
             indexed,
+            writing: None,
             snapshots,
             snapshot: None,
             to_write: None,
@@ -142,11 +143,38 @@ impl Executor {
     pub fn index(&mut self, mut blocks: Vec<IndexedBlock>) -> Result<(), ExecutorError> {
         blocks.retain(|block| block.height > self.indexed.0);
         if let Some(last) = blocks.last().map(|block| Height(block.height)) {
-            let flush = last.0 / FLUSH_BLOCKS > self.indexed.0 / FLUSH_BLOCKS;
-            self.index.apply(&blocks, flush)?;
+            self.index.add(blocks)?;
             self.indexed = last;
         }
+        self.write_out_if_due()
+    }
+
+    /// Writes the index out in the background when that is worth it. Execution waits for it only where it has fallen far
+    /// behind.
+    fn write_out_if_due(&mut self) -> Result<(), ExecutorError> {
+        let running = self.writing.as_ref().is_some_and(|thread| !thread.is_finished());
+        if !self.index.is_due() || (running && !self.index.is_overdue()) {
+            return Ok(());
+        }
+        self.end_writing()?;
+        let index = self.index.clone();
+        let write_out = move || {
+            crate::run::yield_to_agreement();
+            index.write_out()
+        };
+        match std::thread::Builder::new().name("indexer".into()).spawn(write_out) {
+            Ok(thread) => self.writing = Some(thread),
+            Err(_) => self.index.write_out()?,
+        }
         Ok(())
+    }
+
+    fn end_writing(&mut self) -> Result<(), ExecutorError> {
+        match self.writing.take().map(JoinHandle::join) {
+            Some(Err(panic)) => std::panic::resume_unwind(panic),
+            Some(Ok(written)) => Ok(written?),
+            None => Ok(()),
+        }
     }
 
     /// Who votes by the present state.
@@ -173,13 +201,29 @@ impl Executor {
         self.snapshot = std::thread::Builder::new().name("snapshot".into()).spawn(write).ok();
     }
 
-    /// Runs until the driver closes `jobs`. Several blocks that wait are indexed together.
+    /// Runs until the driver closes `jobs`, and leaves everything written.
     pub fn run(
         mut self,
-        mut jobs: mpsc::Receiver<Job>,
+        jobs: mpsc::Receiver<Job>,
         to_driver: mpsc::Sender<Input>,
         latest: watch::Sender<Arc<Latest>>,
         shared: Arc<Shared>,
+    ) -> Result<(), ExecutorError> {
+        self.execute_all(jobs, &to_driver, &latest, &shared)?;
+        if let Some(thread) = self.snapshot.take() {
+            let _ = thread.join();
+        }
+        self.end_writing()?;
+        Ok(self.index.write_out()?)
+    }
+
+    /// Several blocks that wait are told of together. Ends when the driver is gone.
+    fn execute_all(
+        &mut self,
+        mut jobs: mpsc::Receiver<Job>,
+        to_driver: &mpsc::Sender<Input>,
+        latest: &watch::Sender<Arc<Latest>>,
+        shared: &Shared,
     ) -> Result<(), ExecutorError> {
         let mut waiting = Vec::new();
         while jobs.blocking_recv_many(&mut waiting, 16) > 0 {
@@ -204,9 +248,6 @@ impl Executor {
                 shared.admission.settle(&executed, &discarded, time);
             }
             self.snapshot_if_due();
-        }
-        if let Some(thread) = self.snapshot.take() {
-            let _ = thread.join();
         }
         Ok(())
     }

@@ -1,51 +1,43 @@
-//! The index: what client queries need, found by key. A cache of the journal in one redb file, which may lag behind it,
-//! may be deleted while the node is down, and comes back block by block.
+//! The index: what client queries need, found by key. A cache of the journal, which may lag behind it, may be deleted
+//! while the node is down, and comes back block by block.
 //!
-//! One writer applies executed blocks in order; any number of readers look at snapshots and wait for nobody. The index
-//! takes headers, receipts and transactions as bytes. It vouches for them: values carry a checksum, because redb checks
-//! its pages only after a crash. Whatever is wrong with the file, a panic inside redb included, becomes an
-//! [`IndexError`] that says by [`IndexError::is_cured_by_rebuilding`] whether to delete it and start again.
+//! Blocks are added in memory, where every query sees them at once, and written to one redb file many at a time: block
+//! by block costs three to eight times as much, since each transaction's keys lie anywhere. One writer adds executed
+//! blocks in order; any number of readers ask. The index takes headers, receipts and transactions as bytes, and vouches
+//! for them. Whatever is wrong with the file becomes an [`IndexError`] that says by
+//! [`IndexError::is_cured_by_rebuilding`] whether to delete it and start again.
 
 mod codec;
+mod file;
+mod recent;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    any::Any,
     fmt, fs, io,
-    panic::{AssertUnwindSafe, catch_unwind},
+    ops::RangeInclusive,
     path::Path,
+    sync::{PoisonError, RwLock, RwLockReadGuard},
 };
 
-use redb::{
-    Database, Durability, ReadTransaction, ReadableDatabase as _, ReadableTable as _, TableDefinition,
-    backends::InMemoryBackend,
-};
+use file::IndexFile;
+use recent::Recent;
 
 /// The one layout of the tables this code knows.
 pub const INDEX_FORMAT: u64 = 1;
 /// Most rows one query returns.
 pub const PAGE_MAX: usize = 1000;
-/// Most blocks one [`Index::apply`] takes, so that a write transaction stays within memory.
+/// Most blocks one [`Index::write_out`] takes, so that a write transaction stays within memory.
 pub const APPLY_BLOCKS_MAX: usize = 1024;
-
-/// Format, and genesis hash.
-const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
-/// Height: hash, header, certificate, batches. The highest key is the height of the index.
-const BLOCKS: TableDefinition<u64, &[u8]> = TableDefinition::new("blocks");
-/// Block hash: height.
-const HASHES: TableDefinition<[u8; 32], u64> = TableDefinition::new("hashes");
-/// Height and index: id, receipt, transaction.
-const TRANSACTIONS: TableDefinition<[u8; PLACE_BYTES], &[u8]> = TableDefinition::new("transactions");
-/// Transaction id: height and index.
-const IDS: TableDefinition<[u8; 32], [u8; PLACE_BYTES]> = TableDefinition::new("ids");
-/// Account, height and index.
-const HISTORY: TableDefinition<[u8; HISTORY_BYTES], ()> = TableDefinition::new("history");
+/// Transactions in memory that are worth a write: a second or two of a busy network. A restart executes them again.
+const DUE_TRANSACTIONS: usize = 8192;
+/// Blocks in memory that are worth a write, however little is in them.
+const DUE_BLOCKS: usize = 512;
+/// How often over what is due may be in memory before whoever adds has to wait.
+const OVERDUE: usize = 4;
 
 const PLACE_BYTES: usize = 12;
 const HISTORY_BYTES: usize = 32 + PLACE_BYTES;
-const META_FORMAT: &str = "format";
-const META_GENESIS: &str = "genesis";
 
 /// Where a transaction stands: its block's height, and its index there.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -78,6 +70,12 @@ pub struct IndexedBlock {
     pub transactions: Vec<IndexedTransaction>,
     /// Positions of its batches in the journal, in order.
     pub batches: Vec<u64>,
+}
+
+impl IndexedBlock {
+    fn placed(&self) -> impl Iterator<Item = (Place, &IndexedTransaction)> {
+        (0..).zip(&self.transactions).map(|(index, found)| (Place { height: self.height, index }, found))
+    }
 }
 
 /// A transaction as it is indexed.
@@ -171,49 +169,27 @@ impl IndexError {
     }
 }
 
-impl<E: Into<redb::Error>> From<E> for IndexError {
-    fn from(error: E) -> IndexError {
-        match error.into() {
-            // A file that is cut off shows as a read beyond its end.
-            redb::Error::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => IndexError::damaged(error),
-            redb::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => IndexError::damaged(error),
-            redb::Error::Io(error) => IndexError::Disk(error),
-            redb::Error::DatabaseAlreadyOpen => IndexError::InUse,
-            other => IndexError::damaged(other),
-        }
-    }
-}
-
-/// Runs something of redb's; a panic in it becomes an error. Release builds of redb 4.5 report what they find damaged,
-/// debug builds assert.
-fn guarded<T>(act: impl FnOnce() -> Result<T, IndexError>) -> Result<T, IndexError> {
-    catch_unwind(AssertUnwindSafe(act))
-        .unwrap_or_else(|panic| Err(IndexError::Damaged { reason: format!("redb panicked: {}", message_of(&*panic)) }))
-}
-
-fn message_of(panic: &(dyn Any + Send)) -> &str {
-    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
-        (Some(text), _) => text,
-        (_, Some(text)) => text,
-        _ => "without a message",
-    }
-}
-
 /// The index. Shared by reference between its one writer and its readers.
 pub struct Index {
-    /// `None` only while it is dropped.
-    database: Option<Database>,
+    file: IndexFile,
+    /// What the file lacks. Never locked while the file is written.
+    recent: RwLock<Recent>,
 }
 
 impl Index {
     /// Opens the index in `file`, or makes an empty one.
     pub fn open(file: &Path, genesis: &[u8; 32]) -> Result<Index, IndexError> {
-        Index::check(|| Ok(Database::builder().set_cache_size(CACHE_BYTES).create(file)?), genesis)
+        Index::over(IndexFile::open(file, genesis)?)
     }
 
     /// An index in memory, for simulations.
     pub fn in_memory(genesis: &[u8; 32]) -> Result<Index, IndexError> {
-        Index::check(|| Ok(Database::builder().create_with_backend(InMemoryBackend::new())?), genesis)
+        Index::over(IndexFile::in_memory(genesis)?)
+    }
+
+    fn over(file: IndexFile) -> Result<Index, IndexError> {
+        let recent = Recent::after(file.height()?);
+        Ok(Index { file, recent: RwLock::new(recent) })
     }
 
     /// Removes the file of an index that is not open, so that the next [`Index::open`] starts from nothing.
@@ -224,148 +200,77 @@ impl Index {
         }
     }
 
-    fn check(database: impl FnOnce() -> Result<Database, IndexError>, genesis: &[u8; 32]) -> Result<Index, IndexError> {
-        let index = Index { database: Some(guarded(database)?) };
-        index.guarded(|database| {
-            let transaction = database.begin_write()?;
-            {
-                let mut meta = transaction.open_table(META)?;
-                let format = meta.get(META_FORMAT)?.map(|held| held.value().to_vec());
-                let held = meta.get(META_GENESIS)?.map(|held| held.value().to_vec());
-                match (format, held) {
-                    (None, None) => {
-                        meta.insert(META_FORMAT, INDEX_FORMAT.to_be_bytes().as_slice())?;
-                        meta.insert(META_GENESIS, genesis.as_slice())?;
-                    }
-                    (Some(format), _) if format != INDEX_FORMAT.to_be_bytes() => {
-                        let found = format.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
-                        return Err(IndexError::OtherFormat { found });
-                    }
-                    (Some(_), Some(held)) if held == genesis => {}
-                    (Some(_), Some(held)) => return Err(IndexError::OtherChain { found: hex::encode(held) }),
-                    _ => return Err(IndexError::damaged("half of its description is missing")),
-                }
-                // Readers find every table, whatever is in it.
-                transaction.open_table(BLOCKS)?;
-                transaction.open_table(HASHES)?;
-                transaction.open_table(TRANSACTIONS)?;
-                transaction.open_table(IDS)?;
-                transaction.open_table(HISTORY)?;
-            }
-            Ok(transaction.commit()?)
-        })?;
-        Ok(index)
+    /// Adds executed blocks, all or none. The first may have any height in an empty index; from then on heights follow
+    /// each other. Queries find them at once; a crash takes back those that are not written out, and then
+    /// [`Index::height`] is lower and the caller adds them again.
+    pub fn add(&self, blocks: Vec<IndexedBlock>) -> Result<(), IndexError> {
+        self.recent.write().unwrap_or_else(PoisonError::into_inner).add(blocks)
     }
 
-    fn guarded<T>(&self, act: impl FnOnce(&Database) -> Result<T, IndexError>) -> Result<T, IndexError> {
-        let database = self.database.as_ref().ok_or(IndexError::InUse)?;
-        guarded(|| act(database))
+    /// Whether enough has come together for [`Index::write_out`].
+    pub fn is_due(&self) -> bool {
+        self.recent().is_over(DUE_BLOCKS, DUE_TRANSACTIONS)
     }
 
-    fn read<T>(&self, act: impl FnOnce(&ReadTransaction) -> Result<T, IndexError>) -> Result<T, IndexError> {
-        self.guarded(|database| act(&database.begin_read()?))
+    /// Whether so much has come together that nothing should be added before it is written out.
+    pub fn is_overdue(&self) -> bool {
+        self.recent().is_over(DUE_BLOCKS * OVERDUE, DUE_TRANSACTIONS * OVERDUE)
     }
 
-    /// Adds executed blocks, all or none, in one write transaction. The first may have any height in an empty index;
-    /// from then on heights follow each other.
-    ///
-    /// Unless `durable`, a crash can take back this and every apply since the last durable one: then
-    /// [`Index::height`] is lower, and the caller applies those blocks again. A durable apply costs a sync; about one
-    /// a second is enough.
-    pub fn apply(&self, blocks: &[IndexedBlock], durable: bool) -> Result<(), IndexError> {
-        if blocks.len() > APPLY_BLOCKS_MAX {
-            return Err(IndexError::TooManyBlocks { blocks: blocks.len() });
+    /// Writes what is in memory to the file, at most [`APPLY_BLOCKS_MAX`] blocks, durably. Called by one thread at a
+    /// time; neither queries nor [`Index::add`] wait for it.
+    pub fn write_out(&self) -> Result<(), IndexError> {
+        let blocks = self.recent().oldest(APPLY_BLOCKS_MAX);
+        if let Some(last) = blocks.last().map(|block| block.height) {
+            self.file.apply(&blocks)?;
+            self.recent.write().unwrap_or_else(PoisonError::into_inner).forget_up_to(last);
         }
-        self.guarded(|database| {
-            let mut transaction = database.begin_write()?;
-            transaction.set_durability(if durable { Durability::Immediate } else { Durability::None })?;
-            {
-                let mut table = transaction.open_table(BLOCKS)?;
-                let mut next = table.last()?.map(|(height, _)| height.value().saturating_add(1));
-                let mut hashes = transaction.open_table(HASHES)?;
-                for block in blocks {
-                    if let Some(expected) = next.filter(|expected| *expected != block.height) {
-                        return Err(IndexError::OutOfOrder { expected, found: block.height });
-                    }
-                    table.insert(block.height, codec::block(block).as_slice())?;
-                    hashes.insert(block.hash, block.height)?;
-                    next = Some(block.height.saturating_add(1));
-                }
-                let mut table = transaction.open_table(TRANSACTIONS)?;
-                for (place, found) in placed(blocks) {
-                    table.insert(codec::place(place), codec::transaction(place, found).as_slice())?;
-                }
-                // In the order of their keys: neighbours share pages, and each page is taken up once.
-                let mut ids: Vec<_> = placed(blocks).map(|(place, found)| (found.id, place)).collect();
-                ids.sort_unstable();
-                let mut table = transaction.open_table(IDS)?;
-                for (id, place) in ids {
-                    table.insert(id, codec::place(place))?;
-                }
-                let history = |(place, found): (Place, &IndexedTransaction)| {
-                    found.accounts.iter().map(move |account| codec::history(account, place)).collect::<Vec<_>>()
-                };
-                let mut history: Vec<_> = placed(blocks).flat_map(history).collect();
-                history.sort_unstable();
-                let mut table = transaction.open_table(HISTORY)?;
-                for key in history {
-                    table.insert(key, ())?;
-                }
-            }
-            Ok(transaction.commit()?)
-        })
+        Ok(())
     }
 
-    /// Height of the last block that was applied; `None` in an empty index.
+    fn recent(&self) -> RwLockReadGuard<'_, Recent> {
+        self.recent.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    // Every query looks in memory first: what is written out in between is then in the file as well.
+
+    /// Height of the last block that was added; `None` in an empty index.
     pub fn height(&self) -> Result<Option<u64>, IndexError> {
-        self.read(|transaction| {
-            let table = transaction.open_table(BLOCKS)?;
-            let last = table.last()?;
-            Ok(last.map(|(height, _)| height.value()))
-        })
+        Ok(self.recent().height())
     }
 
     /// The block at a height, without its transactions.
     pub fn block(&self, height: u64) -> Result<Option<IndexedBlock>, IndexError> {
-        self.read(|transaction| match transaction.open_table(BLOCKS)?.get(height)? {
-            Some(value) => codec::read_block(height, value.value()).map(Some),
-            None => Ok(None),
-        })
+        let recent = self.recent().block(height);
+        recent.map_or_else(|| self.file.block(height), |block| Ok(Some(block)))
     }
 
     /// Blocks from height `first` to `last`, both included, without their transactions: at most `limit`, and at most
     /// [`PAGE_MAX`].
     pub fn blocks(&self, first: u64, last: u64, limit: usize) -> Result<Vec<IndexedBlock>, IndexError> {
-        if first > last {
-            return Ok(Vec::new());
-        }
-        self.read(|transaction| {
-            let table = transaction.open_table(BLOCKS)?;
-            let mut blocks = Vec::new();
-            for row in table.range(first..=last)?.take(limit.min(PAGE_MAX)) {
-                let (height, value) = row?;
-                blocks.push(codec::read_block(height.value(), value.value())?);
-            }
-            Ok(blocks)
-        })
+        let limit = limit.min(PAGE_MAX);
+        let (recent_first, recent) = {
+            let recent = self.recent();
+            (recent.first(), recent.blocks(first..=last, limit))
+        };
+        // In the file only below what is in memory: it may have been written out meanwhile.
+        let last = recent_first.map_or(last, |above| last.min(above.saturating_sub(1)));
+        let mut blocks = self.file.blocks(first, last, limit)?;
+        blocks.extend(recent);
+        blocks.truncate(limit);
+        Ok(blocks)
     }
 
     /// Height of the block with this hash.
     pub fn block_height_by_hash(&self, hash: &[u8; 32]) -> Result<Option<u64>, IndexError> {
-        self.read(|transaction| Ok(transaction.open_table(HASHES)?.get(hash)?.map(|height| height.value())))
+        let recent = self.recent().height_of(hash);
+        recent.map_or_else(|| self.file.block_height_by_hash(hash), |height| Ok(Some(height)))
     }
 
     /// The transaction with this id.
     pub fn transaction(&self, id: &[u8; 32]) -> Result<Option<FoundTransaction>, IndexError> {
-        self.read(|transaction| {
-            let Some(place) = transaction.open_table(IDS)?.get(id)? else { return Ok(None) };
-            let place = codec::read_place(&place.value());
-            let found = transaction_at(transaction, place)?;
-            match found.id == *id {
-                true => Ok(Some(found)),
-                false => Err(IndexError::damaged("an id leads to another transaction")),
-            }
-        })
+        let recent = self.recent().transaction(id);
+        recent.map_or_else(|| self.file.transaction(id), |found| Ok(Some(found)))
     }
 
     /// Transactions of the block at `height`, from index `first` on: at most `limit`, and at most [`PAGE_MAX`].
@@ -375,17 +280,9 @@ impl Index {
         first: u32,
         limit: usize,
     ) -> Result<Vec<FoundTransaction>, IndexError> {
-        self.read(|transaction| {
-            let table = transaction.open_table(TRANSACTIONS)?;
-            let from = codec::place(Place { height, index: first });
-            let to = codec::place(Place { height, index: u32::MAX });
-            let mut found = Vec::new();
-            for row in table.range(from..=to)?.take(limit.min(PAGE_MAX)) {
-                let (place, value) = row?;
-                found.push(codec::read_transaction(codec::read_place(&place.value()), value.value())?);
-            }
-            Ok(found)
-        })
+        let limit = limit.min(PAGE_MAX);
+        let recent = self.recent().transactions_of_block(height, first, limit);
+        recent.map_or_else(|| self.file.transactions_of_block(height, first, limit), Ok)
     }
 
     /// Places of the transactions that touched `account`, from place `first` to `last`, both included: at most `limit`,
@@ -393,70 +290,48 @@ impl Index {
     pub fn history(
         &self,
         account: &[u8; 32],
-        range: std::ops::RangeInclusive<Place>,
+        range: RangeInclusive<Place>,
         order: Order,
         limit: usize,
     ) -> Result<Vec<Place>, IndexError> {
         if range.start() > range.end() {
             return Ok(Vec::new());
         }
-        self.read(|transaction| {
-            let table = transaction.open_table(HISTORY)?;
-            let keys = codec::history(account, *range.start())..=codec::history(account, *range.end());
-            let mut rows = table.range(keys)?;
-            let mut places = Vec::new();
-            while places.len() < limit.min(PAGE_MAX) {
-                let row = match order {
-                    Order::OldestFirst => rows.next(),
-                    Order::NewestFirst => rows.next_back(),
-                };
-                let Some(row) = row else { break };
-                places.push(codec::read_history(&row?.0.value()));
+        let limit = limit.min(PAGE_MAX);
+        let (recent_first, recent) = {
+            let recent = self.recent();
+            (recent.first(), recent.history(account, range.clone(), order, limit))
+        };
+        // In the file only below what is in memory: it may have been written out meanwhile.
+        let older = |limit| match recent_first {
+            Some(first) if range.start().height >= first => Ok(Vec::new()),
+            Some(first) => {
+                let last = Place { height: first.saturating_sub(1), index: u32::MAX }.min(*range.end());
+                self.file.history(account, *range.start()..=last, order, limit)
             }
-            Ok(places)
-        })
+            None => self.file.history(account, range.clone(), order, limit),
+        };
+        let mut places = match order {
+            Order::OldestFirst => [older(limit)?, recent].concat(),
+            Order::NewestFirst => {
+                let rest = limit.saturating_sub(recent.len());
+                [recent, older(rest)?].concat()
+            }
+        };
+        places.truncate(limit);
+        Ok(places)
     }
 
     /// The transaction at a place that [`Index::history`] gave.
     pub fn transaction_at(&self, place: Place) -> Result<FoundTransaction, IndexError> {
-        self.read(|transaction| transaction_at(transaction, place))
+        let recent = self.recent().transaction_at(place);
+        recent.map_or_else(|| self.file.transaction_at(place), Ok)
     }
 
     /// Walks the whole file and checks every page's checksum; takes as long as reading it. For a node that was told
     /// to doubt its disk.
     pub fn verify(&mut self) -> Result<(), IndexError> {
-        let database = self.database.as_mut().ok_or(IndexError::InUse)?;
-        match guarded(|| Ok(database.check_integrity()?))? {
-            true => Ok(()),
-            false => Err(IndexError::damaged("its pages did not check")),
-        }
-    }
-}
-
-/// Memory redb keeps pages in, in bytes.
-const CACHE_BYTES: usize = 256 << 20;
-
-fn placed(blocks: &[IndexedBlock]) -> impl Iterator<Item = (Place, &IndexedTransaction)> {
-    blocks.iter().flat_map(|block| {
-        (0..).zip(&block.transactions).map(|(index, found)| (Place { height: block.height, index }, found))
-    })
-}
-
-fn transaction_at(transaction: &ReadTransaction, place: Place) -> Result<FoundTransaction, IndexError> {
-    let table = transaction.open_table(TRANSACTIONS)?;
-    let value = table.get(codec::place(place))?;
-    let value = value.ok_or_else(|| IndexError::damaged("a key leads to no transaction"))?;
-    codec::read_transaction(place, value.value())
-}
-
-impl Drop for Index {
-    fn drop(&mut self) {
-        // Closing writes; on a damaged file that can panic like anything else.
-        let database = self.database.take();
-        let _ = guarded(|| {
-            drop(database);
-            Ok(())
-        });
+        self.file.verify()
     }
 }
 

@@ -231,7 +231,7 @@ impl World {
         let executed: Vec<_> = outcome.transactions.iter().map(|executed| executed.receipt.tx_id).collect();
         let discarded: Vec<_> = outcome.discarded.iter().map(|(id, _)| *id).collect();
         if is_indexed {
-            self.shared.index.apply(&[block], false).unwrap();
+            self.shared.index.add(vec![block]).unwrap();
         }
         let hash = header.hash();
         self.hashes.push(hash);

@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use super::*;
+use redb::{Database, ReadableTable as _};
+
+use super::{file::BLOCKS, file::META, file::META_FORMAT, *};
 
 const GENESIS: [u8; 32] = [5; 32];
 
@@ -58,8 +60,15 @@ fn answers(index: &Index, last: u64) -> Result<Vec<String>, IndexError> {
 fn what_was_applied_is_found_by_every_key() {
     let index = Index::in_memory(&GENESIS).unwrap();
     assert_eq!(index.height().unwrap(), None);
-    index.apply(&blocks(4..=5), false).unwrap();
-    index.apply(&blocks(6..=20), true).unwrap();
+    index.add(blocks(4..=5)).unwrap();
+    index.add(blocks(6..=20)).unwrap();
+    all_are_found(&index);
+    index.write_out().unwrap();
+    assert_eq!(index.recent().first(), None);
+    all_are_found(&index);
+}
+
+fn all_are_found(index: &Index) {
     assert_eq!(index.height().unwrap(), Some(20));
     let bare = |height| IndexedBlock { transactions: Vec::new(), ..block(height) };
     assert_eq!(index.block(12).unwrap(), Some(bare(12)));
@@ -95,14 +104,98 @@ fn what_was_applied_is_found_by_every_key() {
 #[test]
 fn a_block_out_of_order_changes_nothing() {
     let index = Index::in_memory(&GENESIS).unwrap();
-    index.apply(&blocks(1..=5), true).unwrap();
+    index.add(blocks(1..=5)).unwrap();
     let before = answers(&index, 9).unwrap();
-    let gap = [block(6), block(8)];
-    assert!(matches!(index.apply(&gap, true), Err(IndexError::OutOfOrder { expected: 7, found: 8 })));
-    assert!(matches!(index.apply(&[block(5)], true), Err(IndexError::OutOfOrder { expected: 6, found: 5 })));
+    for _ in 0..2 {
+        let gap = vec![block(6), block(8)];
+        assert!(matches!(index.add(gap), Err(IndexError::OutOfOrder { expected: 7, found: 8 })));
+        assert!(matches!(index.add(vec![block(5)]), Err(IndexError::OutOfOrder { expected: 6, found: 5 })));
+        assert_eq!(answers(&index, 9).unwrap(), before);
+        index.write_out().unwrap();
+    }
+    let file = &index.file;
+    assert!(matches!(file.apply(&[block(6), block(8)]), Err(IndexError::OutOfOrder { expected: 7, found: 8 })));
+    assert!(matches!(file.apply(&[block(5)]), Err(IndexError::OutOfOrder { expected: 6, found: 5 })));
     let many = blocks(6..=6 + APPLY_BLOCKS_MAX as u64);
-    assert!(matches!(index.apply(&many, true), Err(IndexError::TooManyBlocks { .. })));
+    assert!(matches!(file.apply(&many), Err(IndexError::TooManyBlocks { .. })));
     assert_eq!(answers(&index, 9).unwrap(), before);
+}
+
+#[test]
+fn what_is_in_memory_and_what_is_in_the_file_answer_alike() {
+    let written = Index::in_memory(&GENESIS).unwrap();
+    written.add(blocks(1..=40)).unwrap();
+    written.write_out().unwrap();
+    let all = Place::FIRST..=Place::LAST;
+    for border in 0..=40 {
+        let index = Index::in_memory(&GENESIS).unwrap();
+        index.add(blocks(1..=border)).unwrap();
+        index.write_out().unwrap();
+        index.add(blocks(border + 1..=40)).unwrap();
+        assert_eq!(answers(&index, 40).unwrap(), answers(&written, 40).unwrap(), "border at {border}");
+        for (first, last, limit) in [(0, 99, 99), (3, 30, 5), (20, 21, 9), (19, 40, 1), (30, 20, 9)] {
+            let ask = |index: &Index| index.blocks(first, last, limit).unwrap();
+            assert_eq!(ask(&index), ask(&written), "border at {border}");
+            let place = |height| Place { height, index: 3 };
+            for range in [all.clone(), place(first)..=place(last)] {
+                for order in [Order::OldestFirst, Order::NewestFirst] {
+                    let ask = |index: &Index| index.history(&account(100), range.clone(), order, limit).unwrap();
+                    assert_eq!(ask(&index), ask(&written), "border at {border}, {range:?} {order:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn queries_see_every_block_once_while_it_is_written_out() {
+    let index = Index::in_memory(&GENESIS).unwrap();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for height in 1..=600 {
+                index.add(vec![block(height)]).unwrap();
+                if height % 3 == 0 {
+                    index.write_out().unwrap();
+                }
+            }
+            done.store(true, std::sync::atomic::Ordering::Release);
+        });
+        while !done.load(std::sync::atomic::Ordering::Acquire) {
+            let height = index.height().unwrap().unwrap_or(0);
+            let from = height.saturating_sub(10).max(1);
+            let heights: Vec<_> = index.blocks(from, height, 99).unwrap().iter().map(|block| block.height).collect();
+            assert_eq!(heights, (from..=height).collect::<Vec<_>>());
+            let range = Place { height: from, index: 0 }..=Place { height, index: u32::MAX };
+            let places = index.history(&account(100), range, Order::NewestFirst, 99).unwrap();
+            let expected =
+                (from..=height).rev().flat_map(|height| (0..height % 7).rev().map(move |index| (height, index)));
+            assert_eq!(
+                places.iter().map(|place| (place.height, u64::from(place.index))).collect::<Vec<_>>(),
+                expected.collect::<Vec<_>>()
+            );
+        }
+    });
+}
+
+#[test]
+fn enough_blocks_or_enough_transactions_are_due() {
+    let index = Index::in_memory(&GENESIS).unwrap();
+    let empty = |height| IndexedBlock { transactions: Vec::new(), ..block(height) };
+    index.add((1..512).map(empty).collect()).unwrap();
+    assert!(!index.is_due());
+    index.add(vec![empty(512)]).unwrap();
+    assert!(index.is_due() && !index.is_overdue());
+    index.write_out().unwrap();
+    assert!(!index.is_due());
+    let full = |height| {
+        let one = |number: u64| IndexedTransaction { id: hash(&[height, number]), ..block(5).transactions.remove(0) };
+        IndexedBlock { transactions: (0..8192).map(one).collect(), ..block(height) }
+    };
+    index.add(vec![full(513)]).unwrap();
+    assert!(index.is_due() && !index.is_overdue());
+    index.add((514..=516).map(full).collect()).unwrap();
+    assert!(index.is_overdue());
 }
 
 #[test]
@@ -110,7 +203,8 @@ fn an_index_deleted_and_rebuilt_answers_the_same() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("index.redb");
     let index = Index::open(&file, &GENESIS).unwrap();
-    (1..=30).for_each(|height| index.apply(&[block(height)], height % 9 == 0).unwrap());
+    (1..=30).for_each(|height| index.add(vec![block(height)]).unwrap());
+    index.write_out().unwrap();
     let before = answers(&index, 30).unwrap();
     drop(index);
     assert_eq!(answers(&Index::open(&file, &GENESIS).unwrap(), 30).unwrap(), before, "after a clean end");
@@ -118,22 +212,23 @@ fn an_index_deleted_and_rebuilt_answers_the_same() {
     Index::delete(&file).unwrap();
     let index = Index::open(&file, &GENESIS).unwrap();
     assert_eq!(index.height().unwrap(), None);
-    index.apply(&blocks(1..=30), true).unwrap();
+    index.add(blocks(1..=30)).unwrap();
     assert_eq!(answers(&index, 30).unwrap(), before);
 }
 
 #[test]
-fn a_killed_process_falls_back_to_a_durable_height_and_goes_on() {
+fn a_killed_process_falls_back_to_what_was_written_out_and_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let [file, copy] = ["index.redb", "copy.redb"].map(|name| folder.path().join(name));
     let mut index = Index::open(&file, &GENESIS).unwrap();
-    index.apply(&blocks(1..=10), true).unwrap();
-    index.apply(&blocks(11..=20), false).unwrap();
+    index.add(blocks(1..=10)).unwrap();
+    index.write_out().unwrap();
+    index.add(blocks(11..=20)).unwrap();
     fs::copy(&file, &copy).unwrap();
     let mut killed = Index::open(&copy, &GENESIS).unwrap();
-    let height = killed.height().unwrap().unwrap();
-    assert!((10..=20).contains(&height), "{height}");
-    killed.apply(&blocks(height + 1..=20), true).unwrap();
+    assert_eq!(killed.height().unwrap(), Some(10));
+    killed.add(blocks(11..=20)).unwrap();
+    killed.write_out().unwrap();
     assert_eq!(answers(&killed, 20).unwrap(), answers(&index, 20).unwrap());
     killed.verify().unwrap();
     index.verify().unwrap();
@@ -155,29 +250,29 @@ fn an_index_of_another_chain_or_format_says_that_rebuilding_helps() {
         transaction.open_table(META)?.insert(META_FORMAT, 2_u64.to_be_bytes().as_slice())?;
         Ok(transaction.commit()?)
     };
-    index.guarded(later).unwrap();
+    index.file.guarded(later).unwrap();
     drop(index);
     let error = Index::open(&file, &GENESIS).unwrap_err();
     assert!(matches!(error, IndexError::OtherFormat { found: 2 }), "{error}");
 }
 
 #[test]
-fn a_reader_keeps_its_snapshot_while_blocks_are_applied() {
-    let index = Index::in_memory(&GENESIS).unwrap();
-    index.apply(&blocks(1..=5), false).unwrap();
-    let seen = index.read(|transaction| {
-        index.apply(&blocks(6..=9), true)?;
+fn a_reader_keeps_its_snapshot_while_blocks_are_written() {
+    let file = IndexFile::in_memory(&GENESIS).unwrap();
+    file.apply(&blocks(1..=5)).unwrap();
+    let seen = file.read(|transaction| {
+        file.apply(&blocks(6..=9))?;
         Ok(transaction.open_table(BLOCKS)?.iter()?.count())
     });
-    assert_eq!((seen.unwrap(), index.height().unwrap()), (5, Some(9)));
+    assert_eq!((seen.unwrap(), file.height().unwrap()), (5, Some(9)));
 }
 
 #[test]
 fn a_damaged_file_is_an_error_or_answers_right_and_never_panics() {
     let folder = tempfile::tempdir().unwrap();
     let [file, copy] = ["index.redb", "copy.redb"].map(|name| folder.path().join(name));
-    let index = Index::open(&file, &GENESIS).unwrap();
-    (1..=60).for_each(|height| index.apply(&[block(height)], true).unwrap());
+    let index = IndexFile::open(&file, &GENESIS).unwrap();
+    (1..=60).for_each(|height| index.apply(&[block(height)]).unwrap());
     drop(index);
     let bytes = fs::read(&file).unwrap();
     let (mut refused, mut panicked) = (0, 0);
@@ -195,7 +290,7 @@ fn a_damaged_file_is_an_error_or_answers_right_and_never_panics() {
             _ => damaged = vec![seed as u8; random(0) % 9000 + 1],
         }
         fs::write(&copy, &damaged).unwrap();
-        let found = Index::open(&copy, &GENESIS).and_then(|index| {
+        let found = IndexFile::open(&copy, &GENESIS).and_then(|index| {
             for height in 0..=61 {
                 let expected = (1..=60).contains(&height).then(|| block(height));
                 let bare = expected.clone().map(|block| IndexedBlock { transactions: Vec::new(), ..block });
@@ -209,7 +304,7 @@ fn a_damaged_file_is_an_error_or_answers_right_and_never_panics() {
             }
             index.history(&account(100), Place::FIRST..=Place::LAST, Order::NewestFirst, 50)?;
             let next = index.height()?.map_or(1, |height| height + 1);
-            index.apply(&[block(next)], true)
+            index.apply(&[block(next)])
         });
         if let Err(error) = found {
             assert!(error.is_cured_by_rebuilding() || matches!(error, IndexError::Disk(_)), "seed {seed}: {error}");
