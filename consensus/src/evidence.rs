@@ -23,6 +23,18 @@ pub enum EvidenceKind {
     DoubleBatch,
 }
 
+impl EvidenceKind {
+    /// Every kind.
+    pub const ALL: [EvidenceKind; 6] = [
+        EvidenceKind::DoubleProposal,
+        EvidenceKind::DoublePrepare,
+        EvidenceKind::DoubleCommit,
+        EvidenceKind::DoubleViewChange,
+        EvidenceKind::HiddenCommit,
+        EvidenceKind::DoubleBatch,
+    ];
+}
+
 /// A conviction.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Evidence {

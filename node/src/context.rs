@@ -1,20 +1,13 @@
 //! What the parts of a node share: read by the client API, written by driver and executor.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::SystemTime,
-};
+use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
-use tally_consensus::{Evidence, Status};
+use tally_consensus::Status;
 use tally_ledger::Ledger;
 use tally_types::{Address, Genesis, Hash, Height, PublicKey, UnixMillis};
 use tokio::sync::watch;
 
-use crate::{admission::Admission, store::index::Index};
-
-/// Convictions kept in memory for clients; the file in the home holds them all.
-const EVIDENCE_MAX: usize = 10_000;
+use crate::{admission::Admission, evidence::EvidenceBook, store::index::Index};
 
 /// Handles to everything a client may ask about.
 #[derive(Debug)]
@@ -80,30 +73,4 @@ pub struct PeerStanding {
     pub connected: bool,
     /// Final height it last claimed.
     pub final_height: Height,
-}
-
-/// Convictions recorded by this node, oldest first.
-#[derive(Debug, Default)]
-pub struct EvidenceBook(Mutex<Vec<Evidence>>);
-
-impl EvidenceBook {
-    /// Adds a conviction; false if this one, or one of the same kind, place and validator, is there already.
-    pub fn add(&self, evidence: Evidence) -> bool {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let same = |one: &Evidence| {
-            (one.validator, one.kind, one.epoch, one.number)
-                == (evidence.validator, evidence.kind, evidence.epoch, evidence.number)
-        };
-        if all.len() >= EVIDENCE_MAX || all.iter().any(same) {
-            return false;
-        }
-        all.push(evidence);
-        true
-    }
-
-    /// Up to `limit` convictions from the `skip`th on.
-    pub fn list(&self, skip: usize, limit: usize) -> Vec<Evidence> {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.iter().skip(skip).take(limit).cloned().collect()
-    }
 }

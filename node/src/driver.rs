@@ -6,8 +6,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fs::File,
-    io::Write as _,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -16,7 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use tally_consensus::{Action, Event, Evidence, Machine, Now, Record, Voting};
+use tally_consensus::{Action, Event, Machine, Now, Record, Voting};
 use tally_types::{Hash, UnixMillis};
 use thiserror::Error;
 use tokio::{
@@ -73,8 +71,6 @@ pub struct Driver {
     pub shared: Arc<Shared>,
     /// For clients.
     pub standing: watch::Sender<Arc<Standing>>,
-    /// Evidence is appended here.
-    pub evidence: File,
     /// Messages the machine dropped, by reason.
     pub rejected: BTreeMap<String, u64>,
 }
@@ -264,7 +260,7 @@ impl Driver {
                 self.jobs.try_send(job).map_err(|_| DriverError::Executor)?;
             }
             Action::Sets(sets) => self.peers.set_sets(sets),
-            Action::Evidence(evidence) => self.record(*evidence),
+            Action::Evidence(evidence) => self.shared.evidence.add(*evidence),
             Action::Alarm(alarm) => {
                 tracing::error!(
                     ?alarm,
@@ -275,16 +271,6 @@ impl Driver {
             Action::Dropped(reject) => *self.rejected.entry(format!("{reject:?}")).or_default() += 1,
         }
         Ok(())
-    }
-
-    fn record(&mut self, evidence: Evidence) {
-        let line = evidence_line(&evidence);
-        if self.shared.evidence.add(evidence) {
-            tracing::warn!(evidence = %line, "a validator was convicted");
-            if let Err(error) = writeln!(self.evidence, "{line}").and_then(|()| self.evidence.sync_data()) {
-                tracing::error!(%error, "the evidence could not be written to its file");
-            }
-        }
     }
 
     /// Tells clients where agreement stands.
@@ -333,18 +319,4 @@ pub fn observer_reason(voting: Voting) -> String {
 pub fn unix_millis() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// A conviction as one line of JSON.
-fn evidence_line(evidence: &Evidence) -> String {
-    let part = |(bytes, signature): &(tally_types::SignedBytes, tally_types::Signature)| serde_json::json!({ "signedBytes": hex::encode(bytes.as_bytes()), "signature": hex::encode(signature.0) });
-    serde_json::json!({
-        "validator": evidence.validator.to_string(),
-        "kind": format!("{:?}", evidence.kind),
-        "epoch": evidence.epoch.0,
-        "number": evidence.number,
-        "first": part(&evidence.first),
-        "second": part(&evidence.second),
-    })
-    .to_string()
 }

@@ -13,6 +13,7 @@ pub mod cli;
 pub mod config;
 pub mod context;
 pub mod driver;
+pub mod evidence;
 pub mod executor;
 mod incoming;
 pub mod peers;

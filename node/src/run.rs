@@ -22,8 +22,9 @@ use crate::{
     admission::Admission,
     api,
     config::{ConfigError, NodeConfig},
-    context::{EvidenceBook, Latest, Shared, Standing},
+    context::{Latest, Shared, Standing},
     driver::{Driver, DriverError, Inputs, observer_reason, unix_millis},
+    evidence::EvidenceBook,
     executor::{Executor, ExecutorError, Job},
     peers::{self, Peers, PeersConfig},
     signatures::Signatures,
@@ -145,11 +146,11 @@ pub async fn run(
     let opened = tokio::task::spawn_blocking(move || open(&opening.0, &opening.1, &opening.2, me, restored)).await;
     let opened = opened.map_err(|_| NodeError::Panicked("recovery"))??;
     let evidence_path = folder.join(EVIDENCE_FILE);
-    let evidence = fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(&evidence_path)
-        .map_err(|source| NodeError::Disk { doing: "open", path: evidence_path.display().to_string(), source })?;
+    let evidence = EvidenceBook::open(&evidence_path).map_err(|source| NodeError::Disk {
+        doing: "read",
+        path: evidence_path.display().to_string(),
+        source,
+    })?;
 
     // Channels.
     let (stop_all, stopping) = watch::channel(false);
@@ -192,7 +193,7 @@ pub async fn run(
         standing: standing_seen,
         index: opened.index,
         admission: Admission::new(transactions),
-        evidence: EvidenceBook::default(),
+        evidence,
         started: SystemTime::now(),
         stopping: stopping.clone(),
     });
@@ -218,7 +219,6 @@ pub async fn run(
         durable: opened.durable,
         shared: shared.clone(),
         standing,
-        evidence,
         rejected: BTreeMap::new(),
     };
     let inputs = Inputs {

@@ -92,6 +92,11 @@ impl SignedBytes {
         SignedBytes(bytes)
     }
 
+    /// Bytes that were signed long ago and kept. They are only shown and checked, never signed.
+    pub fn recorded(bytes: Vec<u8>) -> SignedBytes {
+        SignedBytes(bytes)
+    }
+
     /// The bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0

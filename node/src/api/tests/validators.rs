@@ -102,7 +102,7 @@ async fn evidence_comes_in_pages_as_it_was_recorded() {
     for (number, kind) in (1..).zip(kinds) {
         let validator = address(2);
         let (first, second) = (signed(1), signed(2));
-        assert!(world.shared.evidence.add(Evidence { validator, kind, epoch: Epoch(4), number, first, second }));
+        world.shared.evidence.add(Evidence { validator, kind, epoch: Epoch(4), number, first, second });
     }
     for page_size in 1..=7 {
         let mut message = v1::ListEvidenceRequest { page_size, page_token: String::new() };

@@ -27,7 +27,8 @@ use tonic_types::StatusExt as _;
 use crate::{
     admission::Admission,
     api::{Api, Limits, local_time},
-    context::{EvidenceBook, Latest, PeerStanding, Shared, Standing},
+    context::{Latest, PeerStanding, Shared, Standing},
+    evidence::EvidenceBook,
     store::index::{Index, IndexedBlock, IndexedTransaction},
 };
 
