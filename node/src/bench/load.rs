@@ -58,9 +58,13 @@ pub(super) struct Measured {
     pub(super) stolen_cpu: Seconds,
 }
 
-/// Sends `payments` at the rate of `options` and measures.
-pub(super) async fn run(options: &Options, network: &mut Network, mut payments: Payments) -> Result<Measured, Failure> {
-    let urls = network.urls();
+/// Sends `payments` at the rate of `options` to the nodes at `urls` and measures.
+pub(super) async fn run(
+    options: &Options,
+    network: &mut Network,
+    mut payments: Payments,
+    urls: &[String],
+) -> Result<Measured, Failure> {
     let sightings = Arc::new(Sightings::new(&mut payments, urls.len()));
     let mut watching = JoinSet::new();
     for (node, url) in urls.iter().enumerate() {
@@ -69,7 +73,7 @@ pub(super) async fn run(options: &Options, network: &mut Network, mut payments: 
     }
     let answers = Arc::new(Answers::default());
     let mut ways = Vec::new();
-    for url in &urls {
+    for url in urls {
         ways.push(Way::open(url, options.in_flight).await?);
     }
     let schedule = Schedule { start: sightings.now() + LEAD, rate: options.rate };

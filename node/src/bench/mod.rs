@@ -13,6 +13,7 @@ mod network;
 mod payments;
 mod report;
 mod signature_rate;
+mod throttle;
 mod usage;
 mod watch;
 
@@ -50,6 +51,10 @@ pub struct Options {
     /// Measures an idle network instead: what its nodes cost over the seconds, then single payments one at a time.
     #[arg(long, conflicts_with = "rate")]
     idle: bool,
+    /// Measures what a slow leader costs: the load once as usual, then with a tenth of its upload for the first
+    /// validator, and all clients at the others.
+    #[arg(long, conflicts_with = "idle")]
+    throttle: bool,
     /// How to print the report.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
@@ -104,15 +109,19 @@ struct Machine {
 enum Measured {
     Load(Box<load::Measured>),
     Idle(idle::Measured),
+    Throttled(Box<throttle::Measured>),
 }
 
 async fn prepare(options: &Options) -> Result<(Network, Payments, Machine), Failure> {
     let load_average = usage::load_average()?;
     let accounts = payments::Accounts::new(options.accounts);
-    let network = Network::create(options.nodes.into(), options.base_port, accounts.funded(options.payments()))?;
+    let mut network = Network::create(options.nodes.into(), options.base_port, accounts.funded(options.payments()))?;
+    if options.throttle {
+        network.put_link().await?;
+    }
     eprintln!("measuring signature checks, then signing {} payments", options.payments());
     let signature_checks = signature_rate::measure().await?;
-    let lifetime = Duration::from_secs((options.warmup + options.seconds).into());
+    let lifetime = Duration::from_secs((options.runs() * (options.warmup + options.seconds)).into());
     let payments = accounts.sign(options.payments(), network.chain(), lifetime).await?;
     Ok((network, payments, Machine { signature_checks, load_average }))
 }
@@ -121,15 +130,24 @@ async fn measure(options: &Options, network: &mut Network, payments: Payments) -
     network.start().await?;
     if options.idle {
         Ok(Measured::Idle(idle::run(options, network, payments).await?))
+    } else if options.throttle {
+        Ok(Measured::Throttled(Box::new(throttle::run(options, network, payments).await?)))
     } else {
-        Ok(Measured::Load(Box::new(load::run(options, network, payments).await?)))
+        let urls = network.urls();
+        Ok(Measured::Load(Box::new(load::run(options, network, payments, &urls).await?)))
     }
 }
 
 impl Options {
     /// How many payments the run takes.
     fn payments(&self) -> u64 {
-        if self.idle { idle::PAYMENTS } else { u64::from(self.rate) * u64::from(self.warmup + self.seconds) }
+        let seconds = self.runs() * (self.warmup + self.seconds);
+        if self.idle { idle::PAYMENTS } else { u64::from(self.rate) * u64::from(seconds) }
+    }
+
+    /// How often the load runs.
+    fn runs(&self) -> u32 {
+        if self.throttle { 2 } else { 1 }
     }
 
     fn check(&self) -> Result<(), Failure> {
@@ -137,6 +155,9 @@ impl Options {
             return Err(
                 format!("{} accounts for {} nodes; give every node one at least", self.accounts, self.nodes).into()
             );
+        }
+        if self.throttle && self.nodes < 4 {
+            return Err("with fewer than 4 validators every one is needed, and a slow one slows all".into());
         }
         if self.payments() > PAYMENTS_MAX {
             let payments = self.payments();

@@ -2,17 +2,25 @@
 
 use std::{
     fs,
-    net::TcpListener,
+    net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use tally_types::{Address, Genesis, Params, genesis::Chain};
+use tokio::task::JoinSet;
 
-use super::usage::{self, Usage};
-use crate::cli::{
-    Failure,
-    localnet::{Node, first_block, start, stop_all},
-    setup::{NetworkPlan, addresses, new_network, write_home},
+use super::{
+    throttle::{Link, Upload, pass_on},
+    usage::{self, Usage},
+};
+use crate::{
+    cli::{
+        Failure,
+        localnet::{Node, first_block, start, stop_all},
+        setup::{NetworkPlan, addresses, new_network, write_home},
+    },
+    config::{self, NodeConfig},
 };
 
 /// Stake of each validator, base units.
@@ -25,6 +33,9 @@ pub(super) struct Network {
     count: usize,
     base_port: u16,
     nodes: Vec<Node>,
+    link: Option<Arc<Link>>,
+    /// They pass on what goes over the link.
+    passing: JoinSet<()>,
 }
 
 impl Network {
@@ -48,7 +59,36 @@ impl Network {
             write_home(&folder.path.join(format!("node{}", number + 1)), &network, number, &addresses)?;
         }
         let chain = Genesis::parse(&network.genesis.encode()?)?.chain;
-        Ok(Network { folder, chain, count, base_port, nodes: Vec::new() })
+        Ok(Network { folder, chain, count, base_port, nodes: Vec::new(), link: None, passing: JoinSet::new() })
+    }
+
+    /// Puts a link of its own between the first validator and the others, before they start.
+    pub(super) async fn put_link(&mut self) -> Result<(), Failure> {
+        let link = Arc::<Link>::default();
+        let home = |number: usize| self.folder.path.join(format!("node{}", number + 1));
+        let addresses = addresses(self.count, &[], self.base_port)?;
+        let first = addresses.first().map(|(_, peer)| *peer).ok_or("a network without validators has no link")?;
+        let to_first = pass_on(first, Upload::Answered, &link, &mut self.passing).await?;
+        for number in 0..self.count {
+            let mut config = NodeConfig::load(&home(number))?;
+            for peer in &mut config.peers {
+                let address: SocketAddr = peer.endpoint.trim_start_matches("http://").parse()?;
+                let instead = match (number, address == first) {
+                    (0, _) => pass_on(address, Upload::Dialled, &link, &mut self.passing).await?,
+                    (_, true) => to_first,
+                    (_, false) => continue,
+                };
+                peer.endpoint = format!("http://{instead}");
+            }
+            fs::write(home(number).join(config::FILE), config.encode()?)?;
+        }
+        self.link = Some(link);
+        Ok(())
+    }
+
+    /// The link of the first validator, if it has one of its own.
+    pub(super) fn link(&self) -> Option<Arc<Link>> {
+        self.link.clone()
     }
 
     /// Starts all validators and waits until each knows a first block.

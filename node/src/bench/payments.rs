@@ -119,6 +119,18 @@ impl Accounts {
     }
 }
 
+impl Payments {
+    /// The first half and the second, each in order from place 0. An account's second half begins where its first ends.
+    pub(super) fn halves(mut self) -> (Payments, Payments) {
+        let half = self.transactions.len() / 2;
+        let second = self.transactions.split_off(half);
+        let (later, places) = self.places.drain().partition::<HashMap<_, _>, _>(|(_, place)| *place >= half);
+        let later = later.into_iter().map(|(id, place)| (id, place - half)).collect();
+        let accounts = self.accounts;
+        (Payments { places, ..self }, Payments { transactions: second, places: later, accounts })
+    }
+}
+
 /// The account that makes payment `place`, of `accounts`.
 pub(super) fn account_of(place: usize, accounts: usize) -> usize {
     place % accounts
@@ -145,6 +157,14 @@ mod tests {
             let verified = parsed.verify().unwrap();
             assert_eq!(verified.sender(), accounts.holders[account_of(place, 3)].address);
             assert!(used.insert((verified.sender(), verified.body().nonce)));
+        }
+        let (first, second) = payments.halves();
+        for half in [first, second] {
+            let ids = half
+                .transactions
+                .iter()
+                .map(|transaction| SignedTransaction::parse(&transaction.encode_to_vec(), &chain).unwrap().id());
+            assert_eq!(ids.map(|id| half.places[&id]).collect::<Vec<_>>(), (0..5).collect::<Vec<_>>());
         }
     }
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use serde::Serialize;
 
-use super::{Machine, Measured, Options, signature_rate::SignatureRate, usage::Usage};
+use super::{Machine, Measured, Options, load, signature_rate::SignatureRate, throttle, usage::Usage};
 
 /// A span of time.
 pub(super) type Seconds = f64;
@@ -89,6 +89,7 @@ pub(super) struct Report {
 enum Part {
     Load(Load),
     Idle(Idle),
+    Throttled(Throttled),
 }
 
 #[derive(Debug, Serialize)]
@@ -113,6 +114,18 @@ struct Load {
     share_of_signature_rate: f64,
 }
 
+/// The load with a tenth of its upload for one validator, beside the same load without. What stands outside is of the
+/// throttled run.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Throttled {
+    upload_bytes_per_second: u64,
+    free: Load,
+    throttled: Load,
+    /// Committed per second, throttled by free.
+    share_kept: f64,
+}
+
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Idle {
@@ -127,27 +140,18 @@ impl Report {
                 (idle.nodes, idle.others_cpu, idle.finality_ms, Part::Idle(Idle { admission_ms: idle.admission_ms }))
             }
             Measured::Load(load) => {
-                let seconds = f64::from(options.seconds);
-                let per_second = load.committed as f64 / seconds;
-                let nodes_cpu: Seconds = load.nodes.iter().map(|node| node.cpu_seconds).sum();
-                let part = Load {
-                    rate: options.rate,
-                    submitted: load.submitted,
-                    overruns: load.overruns,
-                    refused: load.refused,
-                    lost: load.lost,
-                    committed: load.committed,
-                    committed_per_second: round(per_second, 1),
-                    blocks_per_second: round(load.blocks.count as f64 / seconds, 1),
-                    payments_per_block: round(load.blocks.payments as f64 / load.blocks.count.max(1) as f64, 1),
-                    views_lost: load.blocks.views_lost,
-                    sent_late_max_ms: round(load.sent_late_max.as_secs_f64() * 1000.0, 2),
-                    nodes_cpu_micros_per_payment: round(nodes_cpu * 1e6 / load.committed.max(1) as f64, 1),
-                    bench_cpu_seconds: round(load.bench_cpu, 2),
-                    stolen_cpu_seconds: round(load.stolen_cpu, 2),
-                    share_of_signature_rate: round(per_second * f64::from(options.nodes) / checks.all_cores, 3),
+                let part = Part::Load(Load::new(options, checks, &load));
+                (load.nodes, load.others_cpu, load.finality_ms, part)
+            }
+            Measured::Throttled(runs) => {
+                let throttle::Measured { upload, free, throttled } = *runs;
+                let part = Throttled {
+                    upload_bytes_per_second: upload,
+                    free: Load::new(options, checks, &free),
+                    throttled: Load::new(options, checks, &throttled),
+                    share_kept: round(throttled.committed as f64 / free.committed.max(1) as f64, 3),
                 };
-                (load.nodes, load.others_cpu, load.finality_ms, Part::Load(part))
+                (throttled.nodes, throttled.others_cpu, throttled.finality_ms, Part::Throttled(part))
             }
         };
         Report {
@@ -161,6 +165,31 @@ impl Report {
             others_cpu_seconds: round(others, 2),
             finality_ms,
             part,
+        }
+    }
+}
+
+impl Load {
+    fn new(options: &Options, checks: SignatureRate, load: &load::Measured) -> Load {
+        let seconds = f64::from(options.seconds);
+        let per_second = load.committed as f64 / seconds;
+        let nodes_cpu: Seconds = load.nodes.iter().map(|node| node.cpu_seconds).sum();
+        Load {
+            rate: options.rate,
+            submitted: load.submitted,
+            overruns: load.overruns,
+            refused: load.refused.clone(),
+            lost: load.lost,
+            committed: load.committed,
+            committed_per_second: round(per_second, 1),
+            blocks_per_second: round(load.blocks.count as f64 / seconds, 1),
+            payments_per_block: round(load.blocks.payments as f64 / load.blocks.count.max(1) as f64, 1),
+            views_lost: load.blocks.views_lost,
+            sent_late_max_ms: round(load.sent_late_max.as_secs_f64() * 1000.0, 2),
+            nodes_cpu_micros_per_payment: round(nodes_cpu * 1e6 / load.committed.max(1) as f64, 1),
+            bench_cpu_seconds: round(load.bench_cpu, 2),
+            stolen_cpu_seconds: round(load.stolen_cpu, 2),
+            share_of_signature_rate: round(per_second * f64::from(options.nodes) / checks.all_cores, 3),
         }
     }
 }
@@ -182,6 +211,12 @@ impl fmt::Display for Report {
         match &self.part {
             Part::Load(load) => load.fmt(f)?,
             Part::Idle(idle) => writeln!(f, "admission   {}", idle.admission_ms)?,
+            Part::Throttled(Throttled { upload_bytes_per_second, free, throttled, share_kept }) => {
+                writeln!(f, "-- all nodes with clients; node 1 uploads {upload_bytes_per_second} bytes/s")?;
+                free.fmt(f)?;
+                writeln!(f, "-- node 1 with a tenth of that and no clients: {share_kept} of the payments per second")?;
+                throttled.fmt(f)?;
+            }
         }
         writeln!(f, "finality    {}", self.finality_ms)?;
         for (number, node) in self.node_costs.iter().enumerate() {
