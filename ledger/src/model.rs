@@ -3,13 +3,16 @@
 //! The model shares nothing with the ledger but the types of its answers: whole maps are copied, nonces are sets that
 //! never forget, sums are wide integers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    process::Command,
+};
 
-use proptest::prelude::*;
-use tally_types::{Address, Amount, Height, Nonce, body::Operation};
+use proptest::{prelude::*, strategy::ValueTree as _, test_runner::TestRunner};
+use tally_types::{Address, Amount, Hash, Height, Nonce, body::Operation};
 
 use crate::{
-    block::{BlockInput, LaneInput},
+    block::{self, BlockInput, LaneInput, Ledger},
     reject::{Discard, Failure},
     testing::{self, BALANCE, BASE_FEE, MAX_EXPIRY, MIN_OPENING, TIME, Tx, address, unusable},
 };
@@ -221,37 +224,55 @@ fn blocks() -> impl Strategy<Value = Vec<[Vec<Draft>; 3]>> {
     prop::collection::vec([lane(), lane(), lane()], 1..6)
 }
 
+/// What the model made of a block: results of what it executed, and what it discarded, in order.
+#[derive(Default)]
+struct Expected {
+    results: Vec<(Hash, Result<(), (u32, Failure)>)>,
+    discarded: Vec<(Hash, Discard)>,
+}
+
+/// Executes blocks on ledger and model; `judge` sees both after each. Returns the ledger.
+fn play(
+    blocks: Vec<[Vec<Draft>; 3]>,
+    mut judge: impl FnMut(&Ledger, &Model, block::Outcome, Expected) -> Result<(), TestCaseError>,
+) -> Result<Ledger, TestCaseError> {
+    let mut ledger = testing::ledger();
+    let mut model = Model::new();
+    let carriers = [address(2), address(3), address(4)];
+    for (height, drafts) in (1u64..).zip(blocks) {
+        model.height = height;
+        let mut lanes = [Vec::new(), Vec::new(), Vec::new()];
+        let mut expected = Expected::default();
+        for turn in 0..3 {
+            let place = ((height + turn) % 3) as usize;
+            for draft in &drafts[place] {
+                let tx = draft.finish(&model);
+                lanes[place].push(tx.bytes());
+                match model.execute(&tx, carriers[place]) {
+                    Ok(result) => expected.results.push((tx.verified().id(), result)),
+                    Err(discard) => expected.discarded.push((tx.verified().id(), discard)),
+                }
+            }
+        }
+        let lanes = lanes.iter().zip(carriers).map(|(transactions, fee_recipient)| LaneInput {
+            fee_recipient,
+            transactions: transactions.iter().map(|bytes| &bytes[..]).collect(),
+        });
+        let input = BlockInput { height: Height(height), time: TIME, lanes: lanes.collect() };
+        let outcome = ledger.execute(&input).unwrap();
+        judge(&ledger, &model, outcome, expected)?;
+    }
+    Ok(ledger)
+}
+
 proptest! {
     #[test]
     fn ledger_and_model_agree_on_every_block(blocks in blocks()) {
-        let mut ledger = testing::ledger();
-        let mut model = Model::new();
-        let supply = ledger.state().supply();
-        let carriers = [address(2), address(3), address(4)];
-        for (height, drafts) in (1u64..).zip(blocks) {
-            model.height = height;
-            let mut lanes = [Vec::new(), Vec::new(), Vec::new()];
-            let (mut results, mut discarded) = (Vec::new(), Vec::new());
-            for turn in 0..3 {
-                let place = ((height + turn) % 3) as usize;
-                for draft in &drafts[place] {
-                    let tx = draft.finish(&model);
-                    lanes[place].push(tx.bytes());
-                    match model.execute(&tx, carriers[place]) {
-                        Ok(result) => results.push((tx.verified().id(), result)),
-                        Err(discard) => discarded.push((tx.verified().id(), discard)),
-                    }
-                }
-            }
-            let lanes = lanes.iter().zip(carriers).map(|(transactions, fee_recipient)| LaneInput {
-                fee_recipient,
-                transactions: transactions.iter().map(|bytes| &bytes[..]).collect(),
-            });
-            let input = BlockInput { height: Height(height), time: TIME, lanes: lanes.collect() };
-            let outcome = ledger.execute(&input).unwrap();
+        let supply = testing::ledger().state().supply();
+        let ledger = play(blocks, |ledger, model, outcome, expected| {
             let receipts = outcome.transactions.into_iter().map(|tx| (tx.receipt.tx_id, tx.receipt.result));
-            prop_assert_eq!(receipts.collect::<Vec<_>>(), results);
-            prop_assert_eq!(outcome.discarded, discarded);
+            prop_assert_eq!(receipts.collect::<Vec<_>>(), expected.results);
+            prop_assert_eq!(outcome.discarded, expected.discarded);
             prop_assert_eq!(outcome.malformed, 0);
             prop_assert_eq!(ledger.state().supply(), supply);
             prop_assert_eq!(ledger.state().account_count(), model.accounts.len() as u64);
@@ -261,8 +282,40 @@ proptest! {
                 prop_assert_eq!(account.nonces.highest().0, entry.highest());
                 prop_assert_eq!((account.creator, account.created_height.0), (entry.creator, entry.created));
             }
-        }
-        let copy = crate::Ledger::decode_snapshot(&ledger.encode_snapshot(), &testing::genesis()).unwrap();
+            Ok(())
+        })?;
+        let copy = Ledger::decode_snapshot(&ledger.encode_snapshot(), &testing::genesis()).unwrap();
         prop_assert_eq!(copy.executed(), ledger.executed());
     }
+}
+
+/// Set in the processes that only execute and print.
+const PRINT: &str = "TALLY_LEDGER_PRINT_ROOTS";
+
+/// Whatever differs between two processes, seeds of hash maps and addresses in memory among it, must not show in a root.
+#[test]
+fn the_same_transactions_in_two_processes_give_identical_roots() {
+    if std::env::var_os(PRINT).is_some() {
+        let mut runner = TestRunner::deterministic();
+        for _ in 0..50 {
+            let blocks = blocks().new_tree(&mut runner).unwrap().current();
+            let print = |ledger: &Ledger, _: &Model, _, _| {
+                println!("executed {:?}", ledger.executed());
+                Ok(())
+            };
+            play(blocks, print).unwrap();
+        }
+        return;
+    }
+    let roots = || {
+        let mut process = Command::new(std::env::current_exe().unwrap());
+        process.args(["--exact", "model::the_same_transactions_in_two_processes_give_identical_roots", "--nocapture"]);
+        let output = process.env(PRINT, "1").output().unwrap();
+        assert!(output.status.success());
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().filter(|line| line.starts_with("executed ")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let (one, other) = (roots(), roots());
+    assert!(one.len() > 100, "{} blocks", one.len());
+    assert_eq!(one, other);
 }
