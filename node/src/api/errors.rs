@@ -54,7 +54,10 @@ fn code_of(reason: ErrorReason) -> Code {
         | R::OperationCountInvalid
         | R::AmountZero
         | R::KeyInvalid
-        | R::AmountOverflow => Code::InvalidArgument,
+        | R::AmountOverflow
+        | R::RequestMalformed
+        | R::RequestTooLarge => Code::InvalidArgument,
+        R::MethodUnknown => Code::Unimplemented,
         R::ChainIdMismatch
         | R::RecipientNotFound
         | R::InsufficientFunds

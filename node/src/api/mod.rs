@@ -26,6 +26,7 @@ mod streams;
 #[cfg(test)]
 mod tests;
 mod transactions;
+mod transport;
 mod validators;
 
 use std::{

@@ -8,17 +8,19 @@ use tally_proto::v1::{
     transaction_service_server::TransactionServiceServer, validator_service_server::ValidatorServiceServer,
 };
 use tokio::{net::TcpListener, sync::watch};
-use tonic::transport::Server;
+use tonic::{body::Body, transport::Server};
 use tonic_health::pb::health_server;
 use tonic_reflection::{
     pb::{v1, v1alpha},
     server::Builder,
 };
+use tower::util::MapResponseLayer;
 
 use super::{
     Api, Limits,
     health::{self, SERVICES},
     limits::REQUEST_BYTES_MAX,
+    transport,
 };
 use crate::{context::Shared, incoming};
 
@@ -52,6 +54,7 @@ pub async fn serve_with(
         .http2_keepalive_interval(Some(limits.keepalive_interval))
         .http2_keepalive_timeout(Some(limits.keepalive_timeout))
         .max_connection_age(limits.connection_age_max)
+        .layer(MapResponseLayer::new(transport::explain::<Body>))
         .add_service(reflection_v1.max_decoding_message_size(REQUEST_BYTES_MAX))
         .add_service(reflection_v1alpha.max_decoding_message_size(REQUEST_BYTES_MAX))
         .add_service(health_server.max_decoding_message_size(REQUEST_BYTES_MAX))

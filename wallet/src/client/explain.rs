@@ -240,6 +240,17 @@ pub fn explain(reason: &str, facts: &Facts<'_>) -> Explained {
             "the node takes no transactions: it is shutting down, or it is not a validator".into(),
             "use another node with --node URL".into(),
         ),
+        R::RequestMalformed => (Exit::Rejected, "the node cannot read this wallet's request".into(), bug.into()),
+        R::RequestTooLarge => (
+            Exit::Rejected,
+            format!("the request is larger than the {} bytes that the node takes", get("maximum")),
+            "send less at a time".into(),
+        ),
+        R::MethodUnknown => (
+            Exit::Rejected,
+            "the node has no such method: it is older than this wallet".into(),
+            "use another node with --node URL, or the wallet of the node's version".into(),
+        ),
     };
     Explained { exit, message, next, vague: matches!(known, R::Unspecified | R::FieldInvalid | R::SignatureInvalid) }
 }

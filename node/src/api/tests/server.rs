@@ -165,7 +165,7 @@ async fn a_request_that_is_too_large_is_refused_and_the_connection_lives_on() {
     let transaction = tally::Transaction { body: vec![0; 64 * 1024], signatures: vec![] };
     let message = tally::SubmitTransactionRequest { transaction: Some(transaction) };
     let refused = TransactionServiceClient::new(channel.clone()).submit_transaction(message).await.unwrap_err();
-    assert_eq!(refused.code(), Code::OutOfRange);
+    assert_eq!(shown(&refused), "InvalidArgument REQUEST_TOO_LARGE maximum=65536");
     let transaction = tally::Transaction { body: vec![0; 60 * 1024], signatures: vec![] };
     let message = tally::SubmitTransactionRequest { transaction: Some(transaction) };
     let refused = TransactionServiceClient::new(channel.clone()).submit_transaction(message).await.unwrap_err();
@@ -174,6 +174,30 @@ async fn a_request_that_is_too_large_is_refused_and_the_connection_lives_on() {
         "{refused:?}"
     );
     ChainServiceClient::new(channel).get_chain_info(tally::GetChainInfoRequest {}).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_no_service_sees_has_a_reason_too() {
+    let server = Server::start(quick()).await;
+    let mut client = tonic::client::Grpc::new(server.connect().await);
+    for (path, expected) in [
+        ("/tally.v1.TransactionService/GetTransaction", "InvalidArgument REQUEST_MALFORMED"),
+        ("/tally.v1.TransactionService/NoSuchMethod", "Unimplemented METHOD_UNKNOWN"),
+        ("/tally.v1.NoSuchService/Get", "Unimplemented METHOD_UNKNOWN"),
+    ] {
+        client.ready().await.unwrap();
+        // Its first field has bytes that are no text, where the method's has text.
+        let message = tally::Transaction { body: vec![0xff], signatures: Vec::new() };
+        let codec = tonic_prost::ProstCodec::<_, tally::GetTransactionResponse>::default();
+        let path = path.parse().unwrap();
+        let refused = client.unary(tonic::Request::new(message), path, codec).await.map(|_| ()).unwrap_err();
+        assert_eq!(shown(&refused), expected);
+        assert!(!refused.message().is_empty());
+    }
+    // What belongs to another protocol keeps its own form.
+    let unknown = HealthCheckRequest { service: "no.such.Service".into() };
+    let refused = HealthClient::new(server.connect().await).check(unknown).await.unwrap_err();
+    assert_eq!((refused.code(), refused.details()), (Code::NotFound, &[][..]));
 }
 
 #[tokio::test]
