@@ -1,7 +1,7 @@
 //! Streams in, and peers' questions answered.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     pin::Pin,
     sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     time::Duration,
@@ -33,6 +33,8 @@ const CONNECTIONS_MAX: usize = 1024;
 const STREAMS_PER_PEER_MAX: usize = 4;
 /// Questions of one validator answered at once.
 const QUESTIONS_PER_PEER_MAX: usize = 8;
+/// Counters remembered of one validator: several times what it can have under way.
+const COUNTERS_KEPT: usize = 128;
 /// Hashes or digests in one question.
 const ASKED_MAX: usize = 64;
 /// Batches in one answer.
@@ -62,11 +64,31 @@ pub async fn serve(listener: TcpListener, peers: Arc<Peers>) -> Result<(), tonic
         .await
 }
 
-/// Open streams and questions per validator.
+/// Open streams and questions per validator, and what each has begun them with.
 #[derive(Debug, Default)]
 struct Open {
     streams: BTreeMap<Address, usize>,
     questions: BTreeMap<Address, usize>,
+    counters: BTreeMap<Address, Counters>,
+}
+
+/// The highest counters one validator has sealed greetings and questions with. Whoever recorded one cannot use it again
+/// to take that validator's places; after a restart of this node, once.
+#[derive(Debug, Default)]
+struct Counters(BTreeSet<u64>);
+
+impl Counters {
+    /// Takes a counter that is new; calls may overtake each other, so it need not be the highest.
+    fn take(&mut self, counter: u64) -> bool {
+        let is_old = self.0.len() >= COUNTERS_KEPT && self.0.first().is_some_and(|lowest| counter < *lowest);
+        if is_old || !self.0.insert(counter) {
+            return false;
+        }
+        while self.0.len() > COUNTERS_KEPT {
+            self.0.pop_first();
+        }
+        true
+    }
 }
 
 struct Service {
@@ -128,7 +150,13 @@ impl Service {
             Signature::from_slice(signature).ok_or_else(|| Status::invalid_argument("signature: not 64 bytes"))?;
         let check = self.peers.envelope_check(&sender, counter, signature, content);
         match check {
-            Some(check) if check.holds() => Ok(sender),
+            Some(check) if check.holds() => {
+                let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+                match open.counters.entry(sender).or_default().take(counter) {
+                    true => Ok(sender),
+                    false => Err(Status::unauthenticated("this signature was used before")),
+                }
+            }
             Some(_) => Err(Status::unauthenticated("the signature does not hold")),
             None => Err(Status::permission_denied("the sender is no validator of this chain")),
         }
@@ -386,5 +414,23 @@ impl Peers {
         }
         let commit = block.commit.as_ref().and_then(|bytes| proto::Certificate::decode(&bytes[..]).ok());
         Some(proto::FetchBlocksResponse { header: block.header.into(), batches, commit })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_counter_is_good_once_and_calls_may_overtake_each_other() {
+        let mut counters = Counters::default();
+        for counter in [10, 12, 11] {
+            assert!(counters.take(counter));
+            assert!(!counters.take(counter));
+        }
+        assert!((100..100 + COUNTERS_KEPT as u64).all(|counter| counters.take(counter)));
+        assert!(!counters.take(9), "below all that are remembered");
+        assert!(!counters.take(11) && !counters.take(150));
+        assert_eq!(counters.0.len(), COUNTERS_KEPT);
     }
 }
