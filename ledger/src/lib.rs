@@ -60,5 +60,5 @@ pub use proof::{Proof, ProofError, Proven};
 pub use receipt::{Receipt, ReceiptError};
 pub use reject::{Discard, Failure, Rejection};
 pub use snapshot::SnapshotError;
-pub use state::State;
+pub use state::{Simulated, State};
 pub use tree::Step;

@@ -45,7 +45,7 @@ pub(crate) fn plan(accounts: &Working, body: &Body, moment: &Moment) -> Result<P
     let sender = accounts.account(&body.sender).ok_or(Discard::SenderUnknown { address: body.sender })?;
     check_expiry(body, moment.time, params)?;
     sender.nonces.check_ahead_of(body.nonce, moment.highest_admitted)?;
-    let fee = fee(body, params);
+    let fee = fee(body.operations.len(), params);
     if body.max_fee < fee {
         return Err(Discard::FeeTooLow { max_fee: body.max_fee, needed: fee });
     }
@@ -78,9 +78,10 @@ fn check_expiry(body: &Body, time: UnixMillis, params: &Params) -> Result<(), Di
     Ok(())
 }
 
-fn fee(body: &Body, params: &Params) -> Amount {
+/// What so many operations cost.
+pub(crate) fn fee(operations: usize, params: &Params) -> Amount {
     // Genesis bounds the base fee so that 64 of them are an amount.
-    let operations = u64::try_from(body.operations.len()).unwrap_or(u64::MAX);
+    let operations = u64::try_from(operations).unwrap_or(u64::MAX);
     Amount(params.base_fee.saturating_mul(operations))
 }
 

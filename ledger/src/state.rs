@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use tally_types::{
-    Address, Amount, Genesis, Hash, Height, Nonce, Params, UnixMillis, ValidatorSet, VerifiedTransaction,
+    Address, Amount, Genesis, Hash, Height, Nonce, Params, UnixMillis, ValidatorSet, VerifiedTransaction, body::Body,
 };
 
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
     plan::{self, Moment},
     proof::Proof,
     record::{self, KIND_PARAMETERS, KIND_VALIDATOR, Record},
-    reject::Rejection,
+    reject::{Discard, Failure, Rejection},
     tree::{Leaf, Tree},
 };
 
@@ -36,6 +36,19 @@ pub struct State {
 /// The root of a state with this sum and hash of its root node.
 pub(crate) fn state_root(sum: Amount, node: &Hash) -> Hash {
     Hash::tagged(TAG_STATE, &[&sum.0.to_be_bytes(), node.as_bytes()])
+}
+
+/// What a transaction would come to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Simulated {
+    /// What it costs.
+    pub fee: Amount,
+    /// Whether it takes effect; if not, which operation fails and why.
+    pub result: Result<(), (u32, Failure)>,
+    /// The sender's balance before.
+    pub balance_before: Amount,
+    /// The sender's balance after, before any fee comes back to it as a validator.
+    pub balance_after: Amount,
 }
 
 impl State {
@@ -124,9 +137,26 @@ impl State {
         highest_admitted: Nonce,
         transaction: &VerifiedTransaction,
     ) -> Result<(), Rejection> {
+        let simulated = self.simulate(now, highest_admitted, transaction.body())?;
+        simulated.result.map_err(|(operation, failure)| Rejection::Failure { operation, failure })
+    }
+
+    /// What a transaction of so many operations costs.
+    pub fn fee(&self, operations: usize) -> Amount {
+        plan::fee(operations, &self.params)
+    }
+
+    /// What `body` would come to in a block of time `now`, judged as in [`State::admit`].
+    pub fn simulate(&self, now: UnixMillis, highest_admitted: Nonce, body: &Body) -> Result<Simulated, Discard> {
         let moment = Moment { time: now, height: Height::ZERO, highest_admitted };
-        let plan = plan::plan(&Working::new(self), transaction.body(), &moment)?;
-        plan.result.map_err(|(operation, failure)| Rejection::Failure { operation, failure })
+        let plan = plan::plan(&Working::new(self), body, &moment)?;
+        let balance = |account: Option<&Account>| account.map(|account| account.balance).unwrap_or_default();
+        Ok(Simulated {
+            fee: plan.fee,
+            result: plan.result,
+            balance_before: balance(self.account(&body.sender).as_ref()),
+            balance_after: balance(plan.accounts.get(&body.sender)),
+        })
     }
 
     /// Puts an account in, or in the place of the one it was.

@@ -47,6 +47,17 @@ struct Checking {
     answer: oneshot::Sender<Result<VerifiedTransaction, TransactionError>>,
 }
 
+/// A signature that is being checked.
+#[derive(Debug)]
+pub struct Verifying(oneshot::Receiver<Result<VerifiedTransaction, TransactionError>>);
+
+impl Verifying {
+    /// What the check found.
+    pub async fn done(self) -> Result<VerifiedTransaction, AdmissionError> {
+        Ok(self.0.await.map_err(|_| AdmissionError::Stopping)??)
+    }
+}
+
 #[derive(Debug, Default)]
 struct Inner {
     pending: HashMap<Hash, VerifiedTransaction>,
@@ -96,15 +107,15 @@ impl Admission {
         Admission { inner: Mutex::default(), to_driver, to_checker }
     }
 
-    /// Checks a client's signature, together with whatever else waits: half the price of one by one, on one thread, so that
-    /// a flood of submissions leaves the other cores to agreement.
-    pub async fn verify(&self, transaction: SignedTransaction) -> Result<VerifiedTransaction, AdmissionError> {
+    /// Has a client's signature checked, together with whatever else waits: half the price of one by one, on one thread, so
+    /// that a flood of submissions leaves the other cores to agreement.
+    pub fn verify(&self, transaction: SignedTransaction) -> Result<Verifying, AdmissionError> {
         let (answer, verified) = oneshot::channel();
         self.to_checker.try_send(Checking { transaction, answer }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => AdmissionError::Full,
             mpsc::error::TrySendError::Closed(_) => AdmissionError::Stopping,
         })?;
-        Ok(verified.await.map_err(|_| AdmissionError::Stopping)??)
+        Ok(Verifying(verified))
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

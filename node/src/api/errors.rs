@@ -7,7 +7,7 @@
 use std::{collections::HashMap, fmt, time::Duration};
 
 use tally_ledger::Rejection;
-use tally_proto::v1::ErrorReason;
+use tally_proto::v1::{ErrorDetail, ErrorReason};
 use tally_types::{
     address::AddressError,
     body::{BODY_BYTES_MAX, BodyError, OPERATIONS_MAX},
@@ -138,13 +138,28 @@ impl Refusal {
     }
 }
 
+impl Refusal {
+    /// The refusal as a part of a response.
+    pub(super) fn detail(self) -> ErrorDetail {
+        let Content { reason, message, metadata, .. } = *self.0;
+        ErrorDetail {
+            code: code_of(reason).into(),
+            reason: name_of(reason).to_owned(),
+            message: cut(&message, MESSAGE_CHARS_MAX),
+            metadata: bounded(metadata),
+        }
+    }
+}
+
+fn bounded(metadata: Vec<(&'static str, String)>) -> HashMap<String, String> {
+    metadata.into_iter().map(|(key, value)| (key.to_owned(), cut(&value, METADATA_CHARS_MAX))).collect()
+}
+
 impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Status {
         let Content { reason, message, metadata, violation } = *refusal.0;
-        let metadata: HashMap<_, _> =
-            metadata.into_iter().map(|(key, value)| (key.to_owned(), cut(&value, METADATA_CHARS_MAX))).collect();
         let mut details = ErrorDetails::new();
-        details.set_error_info(name_of(reason), DOMAIN, metadata);
+        details.set_error_info(name_of(reason), DOMAIN, bounded(metadata));
         if let Some((field, problem)) = violation {
             details.add_bad_request_violation(field, cut(&problem, METADATA_CHARS_MAX));
         }
@@ -274,7 +289,7 @@ mod tests {
     #[test]
     fn codes_and_retries_are_those_of_the_contract() {
         let comments = comments();
-        assert_eq!(comments.len(), 36);
+        assert_eq!(comments.len(), 39);
         for (reason, comment) in comments.into_iter().skip(1) {
             let code = format!("{:?}", code_of(reason));
             let written: String = comment.chars().take_while(|c| c.is_ascii_uppercase() || *c == '_').collect();

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-/// Most bytes of a request; above: tonic refuses it with OUT_OF_RANGE. The largest one is a transaction of 8 KiB.
-pub(super) const REQUEST_BYTES_MAX: usize = 64 * 1024;
+/// Most bytes of a request; above: REQUEST_TOO_LARGE. Only SubmitTransactions comes near it.
+pub(super) const REQUEST_BYTES_MAX: usize = 1024 * 1024;
+/// Most transactions of one SubmitTransactions; above: FIELD_INVALID.
+pub(super) const SUBMIT_TRANSACTIONS_MAX: usize = 1000;
 /// Bytes of a page, or of a message of a stream of transactions, that are not exceeded once it holds an item.
 pub(super) const PAGE_BYTES_MAX: usize = 1024 * 1024;
 /// Most bytes of one block in a response; above: FIELD_INVALID of `view`, because blocks do not come in parts.

@@ -21,8 +21,10 @@ mod node;
 mod pages;
 mod render;
 mod server;
+mod simulate;
 mod snapshots;
 mod streams;
+mod submit;
 #[cfg(test)]
 mod tests;
 mod transactions;

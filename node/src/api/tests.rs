@@ -3,6 +3,7 @@
 mod accounts;
 mod blocks;
 mod server;
+mod simulate;
 mod streams;
 mod submit;
 mod transactions;

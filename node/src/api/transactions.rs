@@ -2,13 +2,8 @@
 
 use std::time::Duration;
 
-use prost::Message as _;
 use tally_proto::v1::{self, ErrorReason, TransactionState, transaction_service_server::TransactionService};
-use tally_types::{
-    Address, Genesis, Hash, Nonce, SignedTransaction, UnixMillis,
-    body::{BODY_BYTES_MAX, BodyError},
-    transaction::{TransactionError, signed_bytes},
-};
+use tally_types::{Address, Genesis, Hash, UnixMillis};
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
@@ -16,8 +11,6 @@ use super::{
     Api, address_in,
     errors::Refusal,
     history::{self, Span},
-    limits::{NONCE_HOLDER_ROWS_MAX, SUBMIT_BEHIND_BLOCKS_MAX},
-    local_time,
     pages::{Query, page_size},
     render::{Renderer, is_full_transaction, is_oldest_first, timestamp},
     streams::{Delivery, Feed, Piece},
@@ -39,15 +32,26 @@ impl TransactionService for Api {
         &self,
         request: Request<v1::SubmitTransactionRequest>,
     ) -> Result<Response<v1::SubmitTransactionResponse>, Status> {
-        let transaction =
-            request.into_inner().transaction.ok_or_else(|| Refusal::field("transaction", "is missing"))?;
-        let id = signed_bytes(&self.shared().genesis.chain.genesis_hash, &transaction.body).hash();
-        let state = self.submit(id, &transaction).await.map_err(|refusal| match refusal.reason() {
-            // There tx_id names the transaction that holds the nonce.
-            ErrorReason::NonceInUse => refusal.with("submitted_tx_id", id),
-            _ => refusal.with("tx_id", id),
-        })?;
-        Ok(Response::new(v1::SubmitTransactionResponse { tx_id: id.to_string(), state: state.into() }))
+        let transaction = request.into_inner().transaction;
+        let transaction = transaction.ok_or_else(|| Refusal::field("transaction", "is missing"))?;
+        let (id, outcome) = self.submit(&transaction).await;
+        Ok(Response::new(v1::SubmitTransactionResponse { tx_id: id.to_string(), state: outcome?.into() }))
+    }
+
+    async fn submit_transactions(
+        &self,
+        request: Request<v1::SubmitTransactionsRequest>,
+    ) -> Result<Response<v1::SubmitTransactionsResponse>, Status> {
+        let results = self.submit_all(&request.into_inner().transactions).await?;
+        Ok(Response::new(v1::SubmitTransactionsResponse { results }))
+    }
+
+    async fn simulate_transaction(
+        &self,
+        request: Request<v1::SimulateTransactionRequest>,
+    ) -> Result<Response<v1::SimulateTransactionResponse>, Status> {
+        let body = request.into_inner().body.ok_or_else(|| Refusal::field("body", "is missing"))?;
+        Ok(Response::new(self.simulate(body)?))
     }
 
     async fn wait_transaction(
@@ -151,84 +155,6 @@ impl TransactionService for Api {
 }
 
 impl Api {
-    /// Admits a transaction, or says where it is already.
-    async fn submit(&self, id: Hash, transaction: &v1::Transaction) -> Result<TransactionState, Refusal> {
-        if transaction.body.len() > BODY_BYTES_MAX {
-            return Err(TransactionError::Body(BodyError::TooLarge(transaction.body.len())).into());
-        }
-        // Body and signatures are all there is in it, and the body's bytes stay what they were.
-        let bytes = transaction.encode_to_vec();
-        let parsed = SignedTransaction::parse(&bytes, &self.shared().genesis.chain)?;
-        let verified = self.shared().admission.verify(parsed).await?;
-        if self.shared().admission.pending(&id).is_some() {
-            return Ok(TransactionState::Pending);
-        }
-        let (sender, nonce) = (verified.sender(), verified.body().nonce);
-        let admitted = self.accepts().and_then(|()| {
-            let latest = self.latest();
-            let now = local_time().max(latest.time);
-            self.shared().admission.admit(&latest, now, verified).map_err(Refusal::from)
-        });
-        let Err(refusal) = admitted else { return Ok(TransactionState::Pending) };
-        // A transaction that was executed can be admitted no more: its nonce is used. So the index, which is on disk, is
-        // asked only about those that are refused.
-        if self.read(move |index| Ok(index.transaction(id.as_bytes())?.is_some())).await? {
-            return Ok(TransactionState::Finalized);
-        }
-        match refusal.reason() {
-            ErrorReason::NonceInUse => self.naming_holder(refusal, sender, nonce).await,
-            _ => Err(refusal),
-        }
-    }
-
-    /// Whether this node can carry transactions at all.
-    fn accepts(&self) -> Result<(), Refusal> {
-        let (latest, standing) = (self.latest(), self.standing());
-        let not_accepting = |message: &str| Err(Refusal::new(ErrorReason::NotAccepting, message));
-        if self.is_closing() {
-            return not_accepting("this node is shutting down; submit to another");
-        }
-        let seen = standing.status.highest_seen;
-        if seen.above(latest.height) > SUBMIT_BEHIND_BLOCKS_MAX {
-            let message = format!("this node is at height {} of {seen}; wait, or submit to another", latest.height);
-            let refusal = Refusal::new(ErrorReason::NodeSyncing, message);
-            return Err(refusal.with("height", latest.height).with("highest_seen_height", seen));
-        }
-        if self.shared().me.is_none() {
-            return not_accepting("this node is no validator and cannot carry transactions; submit to one that is");
-        }
-        if !standing.observer_reason.is_empty() {
-            let message = format!("this node only observes ({}); submit to another", standing.observer_reason);
-            return not_accepting(&message);
-        }
-        Ok(())
-    }
-
-    /// Adds to a NONCE_IN_USE which transaction used the nonce, if it is among the sender's latest.
-    async fn naming_holder(
-        &self,
-        refusal: Refusal,
-        sender: Address,
-        nonce: Nonce,
-    ) -> Result<TransactionState, Refusal> {
-        let genesis = self.shared().genesis.clone();
-        let holder = self.read(move |index| {
-            let range = Place::FIRST..=Place::LAST;
-            for place in index.history(sender.as_bytes(), range, Order::NewestFirst, NONCE_HOLDER_ROWS_MAX)? {
-                let found = index.transaction_at(place)?;
-                let parsed = SignedTransaction::parse(&found.bytes, &genesis.chain).map(SignedTransaction::ordered);
-                if parsed.is_ok_and(|used| used.sender() == sender && used.body().nonce == nonce) {
-                    return Ok(Some(Hash(found.id)));
-                }
-            }
-            Ok(None)
-        });
-        match holder.await? {
-            Some(holder) => Err(refusal.with_default("tx_id", holder)),
-            None => Err(refusal),
-        }
-    }
-
     /// What this node knows of a transaction.
     async fn look_up(&self, id: Hash, is_full: bool) -> Result<Known, Refusal> {
         // In this order: what leaves the pool is in the index by then, and the index has every block up to `latest`.

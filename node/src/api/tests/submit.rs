@@ -235,3 +235,47 @@ async fn a_transaction_of_another_genesis_with_the_same_name_does_not_verify() {
     let transaction = v1::Transaction::decode(&signed[..]).unwrap();
     assert_eq!(world.refuse(&transaction).await, "InvalidArgument SIGNATURE_INVALID tx_id");
 }
+
+#[tokio::test]
+async fn many_are_judged_one_by_one_in_order() {
+    let mut world = World::new();
+    let mut forged = world.transaction(6, 1);
+    forged.signatures[0].signature[0] ^= 1;
+    let poor = world.sign(6, &world.body_of(6, 2, vec![transfer(address(5), BALANCE)]));
+    // More nonces of one account than may be open at once, unless each is admitted before the next is judged.
+    let many: Vec<_> = (1..=300).map(|nonce| world.transaction(5, nonce)).collect();
+    let transactions = [&many[..], &[forged, many[4].clone(), poor, v1::Transaction::default()]].concat();
+    let message = v1::SubmitTransactionsRequest { transactions: transactions.clone() };
+    let results = ok(world.api.submit_transactions(request(message))).await.results;
+    assert_eq!(results.len(), 304);
+    for (result, transaction) in results.iter().zip(&transactions) {
+        assert_eq!(result.tx_id, world.id(transaction));
+    }
+    assert!(results[..300].iter().all(|result| result.state() == TransactionState::Pending && result.error.is_none()));
+    let told = |result: &v1::SubmitTransactionsResult| {
+        let error = result.error.clone().unwrap_or_default();
+        assert!(error.metadata.is_empty() || error.metadata["tx_id"] == result.tx_id);
+        (result.state(), error.code, error.reason)
+    };
+    let (pending, refused) = (TransactionState::Pending, TransactionState::Unspecified);
+    assert_eq!(told(&results[300]), (refused, 3, "SIGNATURE_INVALID".into()));
+    assert_eq!(told(&results[301]), (pending, 0, String::new()));
+    assert_eq!(told(&results[302]), (refused, 9, "INSUFFICIENT_FUNDS".into()));
+    assert_eq!(told(&results[303]), (refused, 3, "FIELD_INVALID".into()));
+    for transaction in &many {
+        assert_eq!(world.admitted.try_recv().unwrap(), transaction.encode_to_vec());
+    }
+    assert!(world.admitted.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn none_and_too_many_are_refused_at_once() {
+    let mut world = World::new();
+    for count in [0, 1001] {
+        let transactions = vec![world.transaction(5, 1); count];
+        let message = v1::SubmitTransactionsRequest { transactions };
+        let told = refused(world.api.submit_transactions(request(message))).await;
+        assert_eq!(told, "InvalidArgument FIELD_INVALID maximum=1000 bad=transactions");
+    }
+    assert!(world.admitted.try_recv().is_err());
+}
