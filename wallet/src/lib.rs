@@ -29,7 +29,7 @@ mod scenarios;
 mod target;
 mod token;
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{collections::BTreeMap, ffi::OsString, process::ExitCode};
 
 use clap::Parser as _;
 use clap::error::ErrorKind;
@@ -40,6 +40,13 @@ use crate::{
     error::{UsageError, WalletError},
     output::Output,
 };
+
+/// The exit code for a reason that a node gives, and the advice that goes with it: what docs/errors.md lists.
+pub fn advice(reason: &str) -> (u8, String) {
+    let explained =
+        client::explain::explain(reason, &client::explain::Facts { metadata: &BTreeMap::new(), token: None });
+    (explained.exit as u8, explained.next)
+}
 
 /// Runs the wallet with these arguments (the first is the program's name) and returns its exit code.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
