@@ -1,7 +1,7 @@
 //! Frozen bytes: everything that is hashed, signed or kept for ever, made from fixed content by the code as it is, beside
 //! what it was when the format was fixed.
 //!
-//! `vectors.txt` holds one `name value` per line. A line that changes is a change of format: nodes of before and after
+//! `clients/vectors/vectors.txt` holds one `name value` per line. A line that changes is a change of format: nodes of before and after
 //! could not run one chain, or not read their own journal. Libraries in other languages check themselves against it.
 
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use tally_types::{
     vote::Ballot,
 };
 
-const FROZEN: &str = include_str!("vectors.txt");
+const FROZEN: &str = include_str!("../../clients/vectors/vectors.txt");
 
 /// Lines of the file, and what the next of them build on.
 struct Vectors {
