@@ -48,14 +48,18 @@ pub mod snapshot;
 pub mod state;
 mod tree;
 
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
+#[cfg_attr(not(test), allow(dead_code, clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 mod model;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
+#[cfg_attr(not(test), allow(dead_code, clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 mod testing;
 
 pub use account::{Account, NonceError, NonceWindow};
 pub use accumulator::Accumulator;
 pub use block::{BlockInput, ExecuteError, ExecutedTransaction, LaneInput, Ledger, Outcome};
+#[cfg(feature = "fuzzing")]
+pub use model::agree_on;
 pub use proof::{Proof, ProofError, Proven};
 pub use receipt::{Receipt, ReceiptError};
 pub use reject::{Discard, Failure, Rejection};

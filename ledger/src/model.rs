@@ -3,12 +3,8 @@
 //! The model shares nothing with the ledger but the types of its answers: whole maps are copied, nonces are sets that
 //! never forget, sums are wide integers.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    process::Command,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
-use proptest::{prelude::*, strategy::ValueTree as _, test_runner::TestRunner};
 use tally_types::{Address, Amount, Hash, Height, Nonce, body::Operation};
 
 use crate::{
@@ -59,7 +55,9 @@ impl Entry {
     }
 }
 
-type Outcome = Result<Result<(), (u32, Failure)>, Discard>;
+/// What a transaction in a block comes to.
+type Executed = Result<(), (u32, Failure)>;
+type Outcome = Result<Executed, Discard>;
 
 impl Model {
     fn new() -> Model {
@@ -193,49 +191,18 @@ impl Draft {
     }
 }
 
-fn draft() -> impl Strategy<Value = Draft> {
-    let size = prop_oneof![
-        8 => (1u64..300).prop_map(Size::Units),
-        2 => (1u64..2 * BALANCE).prop_map(Size::Units),
-        2 => (0u64..2).prop_map(Size::Rest),
-        1 => Just(Size::Units(u64::MAX)),
-        1 => (MIN_OPENING - 1..=MIN_OPENING).prop_map(Size::Units),
-    ];
-    let operation =
-        (prop::bool::weighted(0.3), 0u8..12, size).prop_map(|(create, to, size)| DraftOperation { create, to, size });
-    let ahead = prop_oneof![8 => Just(1i64), 2 => -3i64..4, 1 => -130i64..-125, 1 => 125i64..131];
-    let limit = MAX_EXPIRY as i64;
-    let expires = prop_oneof![8 => 0i64..1000, 1 => -1i64..1, 1 => limit - 1..limit + 2];
-    let fee_above = prop_oneof![4 => Just(None), 1 => (-1i64..2).prop_map(Some)];
-    let operations = prop_oneof![6 => prop::collection::vec(operation.clone(), 1..4),
-        1 => prop::collection::vec(operation, 10..20)];
-    (1u8..12, ahead, expires, fee_above, operations).prop_map(|(sender, ahead, expires, fee_above, operations)| Draft {
-        sender,
-        ahead,
-        expires,
-        fee_above,
-        operations,
-    })
-}
-
-/// Blocks of three lanes.
-fn blocks() -> impl Strategy<Value = Vec<[Vec<Draft>; 3]>> {
-    let lane = || prop::collection::vec(draft(), 0..8);
-    prop::collection::vec([lane(), lane(), lane()], 1..6)
-}
-
 /// What the model made of a block: results of what it executed, and what it discarded, in order.
 #[derive(Default)]
 struct Expected {
-    results: Vec<(Hash, Result<(), (u32, Failure)>)>,
+    results: Vec<(Hash, Executed)>,
     discarded: Vec<(Hash, Discard)>,
 }
 
 /// Executes blocks on ledger and model; `judge` sees both after each. Returns the ledger.
-fn play(
+fn play<E>(
     blocks: Vec<[Vec<Draft>; 3]>,
-    mut judge: impl FnMut(&Ledger, &Model, block::Outcome, Expected) -> Result<(), TestCaseError>,
-) -> Result<Ledger, TestCaseError> {
+    mut judge: impl FnMut(&Ledger, &Model, block::Outcome, Expected) -> Result<(), E>,
+) -> Result<Ledger, E> {
     let mut ledger = testing::ledger();
     let mut model = Model::new();
     let carriers = [address(2), address(3), address(4)];
@@ -265,57 +232,61 @@ fn play(
     Ok(ledger)
 }
 
-proptest! {
-    #[test]
-    fn ledger_and_model_agree_on_every_block(blocks in blocks()) {
-        let supply = testing::ledger().state().supply();
-        let ledger = play(blocks, |ledger, model, outcome, expected| {
-            let receipts = outcome.transactions.into_iter().map(|tx| (tx.receipt.tx_id, tx.receipt.result));
-            prop_assert_eq!(receipts.collect::<Vec<_>>(), expected.results);
-            prop_assert_eq!(outcome.discarded, expected.discarded);
-            prop_assert_eq!(outcome.malformed, 0);
-            prop_assert_eq!(ledger.state().supply(), supply);
-            prop_assert_eq!(ledger.state().account_count(), model.accounts.len() as u64);
-            for (address, account) in ledger.state().accounts_after(None, usize::MAX) {
-                let entry = &model.accounts[&address];
-                prop_assert_eq!(u128::from(account.balance.0), entry.balance);
-                prop_assert_eq!(account.nonces.highest().0, entry.highest());
-                prop_assert_eq!((account.creator, account.created_height.0), (entry.creator, entry.created));
-            }
-            Ok(())
-        })?;
-        let copy = Ledger::decode_snapshot(&ledger.encode_snapshot(), &testing::genesis()).unwrap();
-        prop_assert_eq!(copy.executed(), ledger.executed());
+/// Compares all that both can tell after a block.
+fn compare(ledger: &Ledger, model: &Model, outcome: block::Outcome, expected: Expected) {
+    let receipts = outcome.transactions.into_iter().map(|tx| (tx.receipt.tx_id, tx.receipt.result));
+    assert_eq!(receipts.collect::<Vec<_>>(), expected.results);
+    assert_eq!(outcome.discarded, expected.discarded);
+    assert_eq!(outcome.malformed, 0);
+    assert_eq!(ledger.state().supply(), testing::genesis().total_supply);
+    assert_eq!(ledger.state().account_count(), model.accounts.len() as u64);
+    for (address, account) in ledger.state().accounts_after(None, usize::MAX) {
+        let entry = &model.accounts[&address];
+        assert_eq!(u128::from(account.balance.0), entry.balance);
+        assert_eq!(account.nonces.highest().0, entry.highest());
+        assert_eq!((account.creator, account.created_height.0), (entry.creator, entry.created));
     }
 }
 
-/// Set in the processes that only execute and print.
-const PRINT: &str = "TALLY_LEDGER_PRINT_ROOTS";
-
-/// Whatever differs between two processes, seeds of hash maps and addresses in memory among it, must not show in a root.
-#[test]
-fn the_same_transactions_in_two_processes_give_identical_roots() {
-    if std::env::var_os(PRINT).is_some() {
-        let mut runner = TestRunner::deterministic();
-        for _ in 0..50 {
-            let blocks = blocks().new_tree(&mut runner).unwrap().current();
-            let print = |ledger: &Ledger, _: &Model, _, _| {
-                println!("executed {:?}", ledger.executed());
-                Ok(())
+/// Plays the blocks that `bytes` spell out, one decision a byte, on ledger and model; panics where they disagree.
+#[cfg(feature = "fuzzing")]
+pub fn agree_on(bytes: &[u8]) {
+    let mut bytes = bytes.iter().copied();
+    let mut blocks = Vec::new();
+    while let Some(drafts) = bytes.next() {
+        let mut block = [Vec::new(), Vec::new(), Vec::new()];
+        for place in 0..usize::from(drafts % 16) {
+            let mut next = |below: u8| bytes.next().unwrap_or(0) % below;
+            let operation = |next: &mut dyn FnMut(u8) -> u8| DraftOperation {
+                create: next(3) == 0,
+                to: next(12),
+                size: match next(5) {
+                    0 => Size::Rest(u64::from(next(3))),
+                    1 => Size::Units(u64::MAX - u64::from(next(2))),
+                    2 => Size::Units(MIN_OPENING - 1 + u64::from(next(3))),
+                    3 => Size::Units(u64::from(next(255)) * BALANCE / 100 + 1),
+                    _ => Size::Units(u64::from(next(255)) + 1),
+                },
             };
-            play(blocks, print).unwrap();
+            block[place % 3].push(Draft {
+                sender: next(11) + 1,
+                ahead: [1, 1, 1, 1, 0, -1, 2, 127, 128, 129, -127, -128][usize::from(next(12))],
+                expires: [0, 1, 500, -1, MAX_EXPIRY as i64, MAX_EXPIRY as i64 + 1][usize::from(next(6))],
+                fee_above: [None, None, Some(0), Some(-1), Some(1)][usize::from(next(5))],
+                operations: (0..=next(5)).map(|_| operation(&mut next)).collect(),
+            });
         }
-        return;
+        blocks.push(block);
     }
-    let roots = || {
-        let mut process = Command::new(std::env::current_exe().unwrap());
-        process.args(["--exact", "model::the_same_transactions_in_two_processes_give_identical_roots", "--nocapture"]);
-        let output = process.env(PRINT, "1").output().unwrap();
-        assert!(output.status.success());
-        let text = String::from_utf8(output.stdout).unwrap();
-        text.lines().filter(|line| line.starts_with("executed ")).map(str::to_owned).collect::<Vec<_>>()
+    blocks.truncate(32);
+    let judge = |ledger: &Ledger, model: &Model, outcome, expected| {
+        compare(ledger, model, outcome, expected);
+        Ok::<_, std::convert::Infallible>(())
     };
-    let (one, other) = (roots(), roots());
-    assert!(one.len() > 100, "{} blocks", one.len());
-    assert_eq!(one, other);
+    let Ok(ledger) = play(blocks, judge);
+    let copy = Ledger::decode_snapshot(&ledger.encode_snapshot(), &testing::genesis()).unwrap();
+    assert_eq!(copy.executed(), ledger.executed());
 }
+
+#[cfg(test)]
+mod tests;

@@ -111,7 +111,12 @@ impl NodeConfig {
         let path = home.join(FILE);
         let shown = path.display().to_string();
         let text = fs::read_to_string(&path).map_err(|source| ConfigError::Disk { path: shown.clone(), source })?;
-        toml::from_str(&text).map_err(|source| ConfigError::Toml { path: shown, source: Box::new(source) })
+        NodeConfig::parse(&text).map_err(|source| ConfigError::Toml { path: shown, source: Box::new(source) })
+    }
+
+    /// Reads the file's text; [`NodeConfig::check`] says whether the values make sense.
+    pub fn parse(text: &str) -> Result<NodeConfig, toml::de::Error> {
+        toml::from_str(text)
     }
 
     /// The file's text.

@@ -112,8 +112,13 @@ impl Config {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Config::default()),
             Err(source) => return Err(ConfigError::Io { file, source }),
         };
-        let toml = |problem: String| ConfigError::Toml { file: file.clone(), problem };
-        let text = std::str::from_utf8(&bytes).map_err(|_| toml("is not UTF-8".into()))?;
+        Config::parse(&bytes, &file)
+    }
+
+    /// Reads the content of `file`, which is only named in errors.
+    pub fn parse(content: &[u8], file: &Path) -> Result<Config, ConfigError> {
+        let toml = |problem: String| ConfigError::Toml { file: file.to_owned(), problem };
+        let text = std::str::from_utf8(content).map_err(|_| toml("is not UTF-8".into()))?;
         let config: Config = toml::from_str(text).map_err(|error| toml(error.to_string().trim_end().to_owned()))?;
         config.check()?;
         Ok(config)

@@ -1,0 +1,83 @@
+//! What reaches Tally from outside, bent and broken: from clients, peers, files and people.
+//!
+//! A target takes any bytes. It panics where the code under it panics, and where one input means two things: what a strict
+//! reader accepts must be written again as the same bytes, and a lax reader must read the same in it.
+//!
+//! Two ways to run it. `cargo test -p tally-fuzz` bends good inputs, on any toolchain, `FUZZ_RUNS` times per target.
+//! `cargo fuzz` (a nightly toolchain, a C++ compiler) looks for new paths through the code:
+//! `cargo +nightly fuzz run transaction --features libfuzzer`. Good inputs to begin with: `cargo run -p tally-fuzz --example seeds`.
+
+pub mod bend;
+mod chain;
+mod files;
+mod people;
+mod replica;
+mod wire;
+
+/// One kind of input.
+pub struct Target {
+    /// Its name, and that of its cargo-fuzz target.
+    pub name: &'static str,
+    /// Does something with any bytes; panics where something is wrong.
+    pub run: fn(&[u8]),
+    /// Good inputs, to be bent.
+    pub seeds: fn() -> Vec<Vec<u8>>,
+}
+
+/// All kinds of input.
+pub const TARGETS: [Target; 15] = [
+    Target { name: "address_and_amount", run: people::address_and_amount, seeds: people::texts },
+    Target { name: "batch", run: wire::batch, seeds: wire::batches },
+    Target { name: "blocks", run: wire::blocks, seeds: wire::ranges },
+    Target { name: "certificate", run: wire::certificate, seeds: wire::certificates },
+    Target { name: "config", run: files::config, seeds: files::configs },
+    Target { name: "execute", run: tally_ledger::agree_on, seeds: chain::decisions },
+    Target { name: "genesis", run: files::genesis, seeds: files::genesis_files },
+    Target { name: "header", run: wire::header, seeds: wire::headers },
+    Target { name: "journal", run: files::journal, seeds: files::journals },
+    Target { name: "keystore", run: files::keystore, seeds: files::key_files },
+    Target { name: "peer_message", run: wire::peer_message, seeds: wire::peer_messages },
+    Target { name: "record", run: wire::record, seeds: wire::records },
+    Target { name: "replica", run: replica::replica, seeds: chain::decisions },
+    Target { name: "snapshot", run: files::snapshot, seeds: files::snapshots },
+    Target { name: "transaction", run: wire::transaction, seeds: wire::transactions },
+];
+
+/// Runs the target of this name.
+pub fn run(name: &str, bytes: &[u8]) {
+    let target = TARGETS.iter().find(|target| target.name == name);
+    (target.unwrap_or_else(|| panic!("no target {name}")).run)(bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs per target, unless the environment says otherwise: seconds in all.
+    const RUNS: u64 = 2000;
+
+    #[test]
+    fn nothing_bent_panics_or_means_two_things() {
+        let runs = std::env::var("FUZZ_RUNS").ok().and_then(|text| text.parse().ok()).unwrap_or(RUNS);
+        for target in TARGETS {
+            let seeds = (target.seeds)();
+            assert!(!seeds.is_empty(), "{} has nothing to bend", target.name);
+            seeds.iter().for_each(|seed| (target.run)(seed));
+            for run in 0..runs {
+                let input = bend::bend(&seeds, run);
+                let ran = std::panic::catch_unwind(|| (target.run)(&input));
+                assert!(ran.is_ok(), "{} fails on {}", target.name, hex::encode(&input));
+            }
+            println!("{}: {runs} runs from {} seeds", target.name, seeds.len());
+        }
+    }
+
+    #[test]
+    fn every_target_has_its_file_for_cargo_fuzz() {
+        for target in TARGETS {
+            let path = format!("{}/fuzz_targets/{}.rs", env!("CARGO_MANIFEST_DIR"), target.name);
+            let text = std::fs::read_to_string(&path).unwrap();
+            assert!(text.contains(&format!("run(\"{}\"", target.name)), "{path}");
+        }
+    }
+}
