@@ -7,6 +7,7 @@
 mod crashes;
 mod damage;
 mod discovery;
+mod full_disk;
 mod garbage;
 mod load;
 mod network;
