@@ -9,6 +9,7 @@ mod damage;
 mod discovery;
 mod full_disk;
 mod garbage;
+mod hostile_peer;
 mod load;
 mod network;
 mod observer;
