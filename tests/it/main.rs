@@ -7,6 +7,7 @@
 mod crashes;
 mod damage;
 mod discovery;
+mod flood;
 mod full_disk;
 mod garbage;
 mod hostile_peer;
@@ -19,7 +20,9 @@ mod quickstart;
 mod quorum;
 mod rejections;
 mod shutdown;
+mod stream_limits;
 mod streams;
 mod supply;
+mod syncing;
 mod twins;
 mod wallet;
