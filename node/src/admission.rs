@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use tally_ledger::Rejection;
+use tally_ledger::{Rejection, account::NONCE_WINDOW};
 use tally_types::{
     Address, Hash, Nonce, SignedTransaction, UnixMillis, VerifiedTransaction, transaction::TransactionError,
 };
@@ -87,6 +87,18 @@ pub enum AdmissionError {
         /// A nonce that is free here.
         next: Nonce,
     },
+    /// Those of its sender that are pending will have moved the window past its nonce when it arrives.
+    #[error(
+        "nonce {nonce} is too low: transactions of this account up to nonce {highest} are pending here; use {next}"
+    )]
+    NonceLeftBehind {
+        /// The nonce.
+        nonce: Nonce,
+        /// The highest one pending.
+        highest: Nonce,
+        /// A nonce that is free here.
+        next: Nonce,
+    },
     /// The sender has [`PENDING_PER_SENDER_MAX`] transactions here.
     #[error("this account has {PENDING_PER_SENDER_MAX} transactions pending here; wait until some are final")]
     SenderLimit,
@@ -140,6 +152,10 @@ impl Admission {
             return Err(AdmissionError::NonceHeld { nonce, holder, next: highest.next() });
         }
         latest.ledger.admit(now, highest, &transaction)?;
+        // Those pending go first. A block would discard this one without a receipt, and its sender would never hear of it.
+        if highest.above(nonce) >= NONCE_WINDOW {
+            return Err(AdmissionError::NonceLeftBehind { nonce, highest, next: highest.next() });
+        }
         if held.is_some_and(|nonces| nonces.len() >= PENDING_PER_SENDER_MAX) {
             return Err(AdmissionError::SenderLimit);
         }

@@ -42,7 +42,10 @@ const STANDING_INTERVAL: Duration = Duration::from_millis(20);
 #[derive(Debug, Error)]
 pub enum DriverError {
     /// The journal cannot be written: nothing more may be signed.
-    #[error("the journal failed, so nothing more can be signed: {0}")]
+    #[error(
+        "the journal failed, so nothing more can be signed: {0}. What was acknowledged is safe: make room on the disk, or \
+         mend it, and start the node again"
+    )]
     Journal(#[from] JournalError),
     /// The executor is gone; its own error says why.
     #[error("execution has ended")]

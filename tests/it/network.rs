@@ -311,11 +311,44 @@ impl Node {
 
     /// The same with more arguments.
     pub fn start_with(&mut self, args: &[&str]) {
-        assert!(self.child.is_none(), "{} runs already", self.home.display());
-        let log = fs::OpenOptions::new().create(true).append(true).open(self.home.join("node.log")).expect("a log");
         let mut command = self.start_command();
-        command.args(args).arg("--until-stdin-closes").stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log);
+        command.args(args).arg("--until-stdin-closes");
+        self.spawn(command, self.log_file());
+    }
+
+    /// Starts the process with its log going elsewhere.
+    pub fn start_logging_to(&mut self, log: fs::File) {
+        let mut command = self.start_command();
+        command.arg("--until-stdin-closes");
+        self.spawn(command, log);
+    }
+
+    /// Starts the process where no file may become longer than `bytes`, which the node cannot tell from a full disk: writes
+    /// beyond fail. (Their signal would end the process; what a shell ignores, the program it becomes ignores as well.)
+    pub fn start_with_files_up_to(&mut self, bytes: u64) {
+        // In units of 512 bytes, says POSIX.
+        let limited = format!("trap '' XFSZ && ulimit -f {} && exec \"$@\"", bytes / 512);
+        let mut command = Command::new("sh");
+        let start = self.start_command();
+        command.arg("-c").arg(limited).arg("sh").arg(start.get_program()).args(start.get_args());
+        for (key, value) in start.get_envs() {
+            match value {
+                Some(value) => command.env(key, value),
+                None => command.env_remove(key),
+            };
+        }
+        command.arg("--until-stdin-closes");
+        self.spawn(command, self.log_file());
+    }
+
+    fn spawn(&mut self, mut command: Command, log: fs::File) {
+        assert!(self.child.is_none(), "{} runs already", self.home.display());
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log);
         self.child = Some(command.spawn().expect("tally-node starts"));
+    }
+
+    fn log_file(&self) -> fs::File {
+        fs::OpenOptions::new().create(true).append(true).open(self.home.join("node.log")).expect("a log")
     }
 
     /// Runs the node of a home that must be refused, and returns what it says.

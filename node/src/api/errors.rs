@@ -249,6 +249,9 @@ impl From<AdmissionError> for Refusal {
             AdmissionError::NonceHeld { nonce, holder, .. } => {
                 new(ErrorReason::NonceInUse).with("nonce", nonce).with("tx_id", holder)
             }
+            AdmissionError::NonceLeftBehind { nonce, next, .. } => {
+                new(ErrorReason::NonceTooLow).with("nonce", nonce).with("lowest", next)
+            }
             AdmissionError::SenderLimit => new(ErrorReason::SenderLimit)
                 .with("pending", PENDING_PER_SENDER_MAX)
                 .with("maximum", PENDING_PER_SENDER_MAX),

@@ -20,7 +20,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_stream::{Stream, wrappers::ReceiverStream};
-use tonic::{Request, Response, Status, Streaming, transport::Server};
+use tonic::{Code, Request, Response, Status, Streaming, transport::Server};
 
 use super::{Input, MESSAGE_BYTES_MAX, PROTOCOL_VERSION, Peers, read};
 use crate::{incoming, signing::envelope_bytes, store::journal::Position};
@@ -186,10 +186,10 @@ impl Peers {
 
     /// Passes on one message of `from` to the driver. An error ends the stream.
     async fn take(&self, from: Address, last_counter: &mut u64, message: proto::PeerMessage) -> Result<(), Status> {
-        let payload = message.payload.ok_or_else(|| Status::invalid_argument("a message without payload"))?;
+        let payload = message.payload.ok_or_else(|| self.malformed("a message without payload"))?;
         if let proto::peer_message::Payload::Certificates(content) = &payload {
-            let signature = Signature::from_slice(&message.signature)
-                .ok_or_else(|| Status::invalid_argument("signature: not 64 bytes"))?;
+            let signature =
+                Signature::from_slice(&message.signature).ok_or_else(|| self.malformed("signature: not 64 bytes"))?;
             let check = self.envelope_check(&from, message.counter, signature, content);
             if message.counter <= *last_counter || !check.is_some_and(|check| check.holds()) {
                 self.rejected.forged.fetch_add(1, Ordering::Relaxed);
@@ -197,10 +197,7 @@ impl Peers {
             }
             *last_counter = message.counter;
         }
-        let message = read(payload).map_err(|error| {
-            self.rejected.malformed.fetch_add(1, Ordering::Relaxed);
-            Status::invalid_argument(error.0)
-        })?;
+        let message = read(payload).map_err(|error| self.malformed(error.0))?;
         let sets = self.sets();
         let forged = || {
             self.rejected.forged.fetch_add(1, Ordering::Relaxed);
@@ -231,11 +228,13 @@ impl Peers {
                 self.pass_on(&self.control, Event::Behind { from }).await
             }
             Judgement::Drop(Reject::Forged) => Err(forged()),
-            Judgement::Drop(_) => {
-                self.rejected.malformed.fetch_add(1, Ordering::Relaxed);
-                Err(Status::invalid_argument("a message out of shape"))
-            }
+            Judgement::Drop(_) => Err(self.malformed("a message out of shape")),
         }
+    }
+
+    fn malformed(&self, problem: &'static str) -> Status {
+        self.rejected.malformed.fetch_add(1, Ordering::Relaxed);
+        Status::invalid_argument(problem)
     }
 
     async fn pass_on(&self, queue: &mpsc::Sender<Input>, event: Event) -> Result<(), Status> {
@@ -287,17 +286,22 @@ impl ConsensusService for Service {
                     () = answer.closed() => return,
                     next = inbound.message() => next,
                 };
-                match next {
-                    Ok(Some(proto::ExchangeRequest { message: Some(message) })) => {
-                        if let Err(status) = peers.take(from, &mut last_counter, message).await {
-                            tracing::debug!(peer = %from, %status, "stream of a peer ended");
-                            break status;
+                let taken = match next {
+                    Ok(Some(request)) => peers.take(from, &mut last_counter, request.message.unwrap_or_default()).await,
+                    Ok(None) => return,
+                    // Too large, no protobuf, or a connection that broke.
+                    Err(status) => {
+                        if status.code() == Code::OutOfRange {
+                            peers.rejected.malformed.fetch_add(1, Ordering::Relaxed);
                         }
+                        Err(status)
                     }
-                    Ok(Some(_)) => break Status::invalid_argument("a request without message"),
-                    Ok(None) | Err(_) => return,
+                };
+                if let Err(status) = taken {
+                    break status;
                 }
             };
+            tracing::debug!(peer = %from, status = %ended, "stream of a peer ended");
             let _ = answer.send(Err(ended)).await;
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(answers))))

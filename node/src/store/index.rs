@@ -154,7 +154,9 @@ pub enum IndexError {
         blocks: usize,
     },
     /// The disk refused.
-    #[error("the disk refused the index: {0}")]
+    #[error(
+        "the disk refused the index: {0}. The journal has everything: make room on the disk, or mend it, and start again"
+    )]
     Disk(io::Error),
 }
 

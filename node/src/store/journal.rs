@@ -348,7 +348,7 @@ impl Journal {
             self.size = end + self.config.reserve_bytes;
             match self.file.reserve(self.size) {
                 // Only a matter of speed: the group itself has found room.
-                Err(error) if error.kind() == io::ErrorKind::StorageFull => {}
+                Err(error) if takes_no_more(error.kind()) => {}
                 other => other.map_err(|source| self.failed("extend", &name, source))?,
             }
         }
@@ -416,6 +416,11 @@ impl Journal {
     fn failed(&self, doing: &'static str, name: &str, source: io::Error) -> JournalError {
         JournalError::disk(doing, &*self.disk, name, source)
     }
+}
+
+/// A disk, a quota or a file that takes no more.
+fn takes_no_more(kind: io::ErrorKind) -> bool {
+    matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
 }
 
 impl fmt::Debug for Journal {

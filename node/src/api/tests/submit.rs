@@ -183,6 +183,20 @@ async fn a_nonce_in_use_names_the_transaction_that_has_it() {
 }
 
 #[tokio::test]
+async fn a_nonce_that_those_pending_leave_behind_is_refused_instead_of_lost() {
+    let world = World::new();
+    world.submit(&world.transaction(5, 100)).await;
+    world.submit(&world.transaction(5, 200)).await;
+    // When 200 has executed, the window ends at 73: 72 could be admitted, and would vanish.
+    let refused = world.refuse_body(|body| body.nonce = 72).await;
+    assert_eq!(refused, "FailedPrecondition NONCE_TOO_LOW lowest=201 nonce=72 tx_id");
+    assert_eq!(world.shared.admission.len(), 2);
+    world.submit(&world.transaction(5, 73)).await;
+    // Another's nonces are another's affair.
+    world.submit(&world.transaction(6, 1)).await;
+}
+
+#[tokio::test]
 async fn a_node_that_cannot_carry_transactions_says_why() {
     let mut world = World::new();
     world.blocks(10);
