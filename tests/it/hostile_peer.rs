@@ -1,6 +1,8 @@
 //! A validator that breaks every rule of the peer port, with the key of a node that is down: what it sends is dropped and
 //! counted, a stream that lies ends, and the others go on.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use bytes::Bytes;
 use prost::Message as _;
 use tally_proto::{
@@ -37,7 +39,7 @@ struct Hostile {
     genesis: Hash,
     receiver: Address,
     channel: Channel,
-    counter: u64,
+    counter: AtomicU64,
 }
 
 impl Hostile {
@@ -54,7 +56,7 @@ impl Hostile {
             genesis: network.genesis.chain.genesis_hash,
             receiver: victim.status().await.unwrap().validator.parse().unwrap(),
             channel: Endpoint::from_shared(format!("http://{}", victim.peer)).unwrap().connect_lazy(),
-            counter: 0,
+            counter: AtomicU64::new(0),
         }
     }
 
@@ -67,17 +69,21 @@ impl Hostile {
         PeerMessage { sender: Bytes::new(), counter, signature, payload: Some(payload(content.into())) }
     }
 
+    /// Every envelope has its own number.
+    fn next_counter(&self) -> u64 {
+        self.counter.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
     /// The first message of a stream, below every other envelope.
     fn hello(&self) -> PeerMessage {
         let hello = proto::Hello { genesis_hash: Bytes::copy_from_slice(&self.genesis.0), protocol_version: 1 };
-        let hello = self.enveloped(0, hello.encode_to_vec(), Payload::Hello);
+        let hello = self.enveloped(self.next_counter(), hello.encode_to_vec(), Payload::Hello);
         PeerMessage { sender: Bytes::copy_from_slice(&self.address.0), ..hello }
     }
 
     fn certificates(&mut self, entry: Option<&Certificate>) -> PeerMessage {
-        self.counter += 1;
         let content = proto::Certificates { entry: entry.map(Certificate::to_proto), highest_commit: None };
-        self.enveloped(self.counter, content.encode_to_vec(), Payload::Certificates)
+        self.enveloped(FAR + self.next_counter(), content.encode_to_vec(), Payload::Certificates)
     }
 
     fn vote(&self, kind: VoteKind, epoch: u64, view: u64) -> proto::Vote {
@@ -359,9 +365,9 @@ async fn nobody_is_let_in_without_a_validators_greeting_and_a_validator_four_tim
     let other_chain = hostile.hello();
     hostile.genesis = genesis;
     let hello = proto::Hello { genesis_hash: Bytes::copy_from_slice(&genesis.0), protocol_version: 2 };
-    let other_version = hostile.enveloped(0, hello.encode_to_vec(), Payload::Hello);
+    let other_version = hostile.enveloped(hostile.next_counter(), hello.encode_to_vec(), Payload::Hello);
     let stranger = PeerMessage { sender: Bytes::copy_from_slice(&key(9).public_key().address().0), ..genuine.clone() };
-    let renumbered = PeerMessage { counter: 1, ..genuine.clone() };
+    let renumbered = PeerMessage { counter: 1000, ..genuine.clone() };
     let (bad, not_here) = (Code::InvalidArgument, Code::FailedPrecondition);
     for (what, first, code, says) in [
         ("no payload", PeerMessage::default(), bad, "first message must be a hello"),
@@ -377,11 +383,15 @@ async fn nobody_is_let_in_without_a_validators_greeting_and_a_validator_four_tim
         assert_eq!(refused.code(), code, "{what}: {refused:?}");
         assert!(refused.message().contains(says), "{what}: {refused:?}");
     }
+    // Whoever recorded a greeting cannot take the validator's places with it.
+    drop(hostile.open(genuine.clone()).await.expect("a greeting is good once"));
+    let refused = hostile.open(genuine).await.err().expect("a greeting is good once");
+    assert_eq!((refused.code(), refused.message()), (Code::Unauthenticated, "this signature was used before"));
     let mut streams = Vec::new();
     for _ in 0..4 {
-        streams.push(hostile.greeted().await);
+        streams.push(until("there is room", async || hostile.open(hostile.hello()).await.ok()).await);
     }
-    let refused = hostile.open(genuine).await.err().expect("a fifth is one too many");
+    let refused = hostile.open(hostile.hello()).await.err().expect("a fifth is one too many");
     assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
     node.execute(&alice.pay(&bob.address, 1)).await;
     // Whoever leaves makes room.
