@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use tally_types::{
     Address, Batch, Certificate, Epoch, Hash, Have, Header, Height, Proposal, SignedBatch, Tip, UnixMillis,
-    ValidatorSet, View, ViewChange, Vote, have::HaveVector, header::Executed, vote::Ballot,
+    ValidatorSet, View, ViewChange, Vote, header::Executed,
 };
 
-use crate::{evidence::Evidence, record::Record, verify::Sets};
+use crate::{evidence::Evidence, record::Record, unsigned::Unsigned, verify::Sets};
 
 /// The time of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -97,44 +97,6 @@ pub struct FetchedBlock {
     pub batches: Vec<Batch>,
     /// A commit certificate for this very block, if there is one.
     pub commit: Option<Arc<Certificate>>,
-}
-
-/// Something to sign, send to all validators, and hand back.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Unsigned {
-    /// PROPOSAL.
-    Proposal {
-        /// Its epoch.
-        epoch: Epoch,
-        /// Its view.
-        view: View,
-        /// The block.
-        header: Header,
-        /// J.
-        justification: Option<Arc<Certificate>>,
-        /// Goes along.
-        highest_commit: Option<Arc<Certificate>>,
-    },
-    /// PREPARE, COMMIT or VIEW-CHANGE.
-    Ballot {
-        /// Its epoch.
-        epoch: Epoch,
-        /// Place of the signer in that epoch.
-        signer: u32,
-        /// What is signed.
-        ballot: Ballot,
-        /// VIEW-CHANGE: the certificate of its h.
-        highest: Option<Arc<Certificate>>,
-    },
-    /// A batch of this replica's lane.
-    Batch(Batch),
-    /// HAVE.
-    Have {
-        /// Place of the signer.
-        signer: u32,
-        /// What is signed.
-        vector: HaveVector,
-    },
 }
 
 /// What to ask peers for.

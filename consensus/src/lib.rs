@@ -44,12 +44,14 @@ mod lanes;
 mod machine;
 mod record;
 mod tally;
+mod unsigned;
 mod verify;
 
 pub use agreement::{Agreement, Output};
 pub use config::{Config, Voting};
-pub use event::{Action, Alarm, Event, Fetch, FetchedBlock, Message, Now, Order, Reject, Status, Unsigned};
+pub use event::{Action, Alarm, Event, Fetch, FetchedBlock, Message, Now, Order, Reject, Status};
 pub use evidence::{Evidence, EvidenceKind};
 pub use machine::Machine;
 pub use record::{Record, RecordError, ReplayError};
+pub use unsigned::Unsigned;
 pub use verify::{Judgement, Sets};

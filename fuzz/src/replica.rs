@@ -297,26 +297,18 @@ impl Play<'_> {
                     let root = Hash([height.0 as u8; 32]);
                     self.executions.push_back(Executed { height, state_root: root, receipts_root: root });
                 }
-                Action::Sign(Unsigned::Ballot { epoch, signer, ballot, highest }) => {
-                    let once = (ballot.kind(), epoch, ballot.view());
-                    let before = *self.signed.entry(once).or_insert(ballot);
-                    assert_eq!(before, ballot, "two ballots of one kind and view");
-                    let signature = Signature([0; 64]);
-                    self.own.push_back(match ballot {
-                        Ballot::Prepare(view, block) => {
-                            Message::Vote(Vote { kind: VoteKind::Prepare, epoch, view, block, signer, signature })
-                        }
-                        Ballot::Commit(view, block) => {
-                            Message::Vote(Vote { kind: VoteKind::Commit, epoch, view, block, signer, signature })
-                        }
-                        Ballot::ViewChange(view, highest_view) => {
-                            Message::ViewChange(ViewChange { epoch, view, highest_view, highest, signer, signature })
-                        }
-                    });
-                }
-                Action::Sign(Unsigned::Batch(batch)) => {
-                    self.batches.push(batch.clone());
-                    self.own.push_back(Message::Batch(SignedBatch { batch, signature: Signature([0; 64]) }));
+                Action::Sign(unsigned) => {
+                    if let Unsigned::Ballot { epoch, ballot, .. } = &unsigned {
+                        let once = (ballot.kind(), *epoch, ballot.view());
+                        let before = *self.signed.entry(once).or_insert(*ballot);
+                        assert_eq!(before, *ballot, "two ballots of one kind and view");
+                    }
+                    let (genesis, me) = (genesis().chain.genesis_hash, Address([0; 32]));
+                    let message = unsigned.signed(&genesis, &me, |_| Signature([0; 64]));
+                    if let Message::Batch(signed) = &message {
+                        self.batches.push(signed.batch.clone());
+                    }
+                    self.own.push_back(message);
                 }
                 _ => {}
             }

@@ -1,13 +1,9 @@
 //! The validator's key: reading and writing its file, and signing what the machine asks for.
 
-use std::{fs, io, io::Write as _, path::Path, sync::Arc};
+use std::{fs, io, io::Write as _, path::Path};
 
-use bytes::Bytes;
 use tally_consensus::{Message, Unsigned};
-use tally_types::{
-    Address, Hash, Have, Proposal, PublicKey, SecretKey, Signature, SignedBatch, SignedBytes, ViewChange, Vote,
-    VoteKind, hash::TAG_PEER, vote::Ballot,
-};
+use tally_types::{Address, Hash, PublicKey, SecretKey, Signature, SignedBytes, hash::TAG_PEER};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
@@ -89,48 +85,7 @@ impl Signer {
 
     /// Signs what the machine asks for. The same request gives the same bytes, for ever: Ed25519 is deterministic.
     pub fn sign(&self, unsigned: Unsigned) -> Message {
-        match unsigned {
-            Unsigned::Proposal { epoch, view, header, justification, highest_commit } => {
-                let justification_bytes = justification.as_ref().map(|one| Bytes::from(one.encode()));
-                let justification_bytes = justification_bytes.unwrap_or_default();
-                let hash = header.hash();
-                let signed =
-                    tally_types::proposal::signed_bytes(&self.genesis, epoch, view, &hash, &justification_bytes);
-                let signature = self.secret.sign(&signed);
-                Message::Proposal(Arc::new(Proposal {
-                    epoch,
-                    view,
-                    header,
-                    justification,
-                    justification_bytes,
-                    signature,
-                    highest_commit,
-                }))
-            }
-            Unsigned::Ballot { epoch, signer, ballot, highest } => {
-                let signature = self.secret.sign(&ballot.signed_bytes(&self.genesis, epoch));
-                match ballot {
-                    Ballot::Prepare(view, block) => {
-                        Message::Vote(Vote { kind: VoteKind::Prepare, epoch, view, block, signer, signature })
-                    }
-                    Ballot::Commit(view, block) => {
-                        Message::Vote(Vote { kind: VoteKind::Commit, epoch, view, block, signer, signature })
-                    }
-                    Ballot::ViewChange(view, highest_view) => {
-                        Message::ViewChange(ViewChange { epoch, view, highest_view, highest, signer, signature })
-                    }
-                }
-            }
-            Unsigned::Batch(batch) => {
-                let signature = self.secret.sign(&batch.signed_bytes(&self.genesis, &self.me));
-                Message::Batch(SignedBatch { batch, signature })
-            }
-            Unsigned::Have { signer, vector } => {
-                let bytes = vector.encode();
-                let signature = self.secret.sign(&vector.signed_bytes(&self.genesis, &bytes));
-                Message::Have(Arc::new(Have { vector, bytes, signer, signature }))
-            }
-        }
+        unsigned.signed(&self.genesis, &self.me, |bytes| self.secret.sign(bytes))
     }
 
     /// Signs a message between two validators that carries no signature of its own.

@@ -5,8 +5,9 @@ use tally_types::{Address, Stake, have::HaveVector};
 use super::{Machine, Round};
 use crate::{
     config::{INACTIVE_VIEWS, TIMEOUT_DOUBLINGS_MAX},
-    event::{Action, Unsigned},
+    event::Action,
     record::Record,
+    unsigned::Unsigned,
 };
 
 impl Machine {

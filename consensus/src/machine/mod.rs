@@ -25,10 +25,11 @@ use crate::{
     agreement::{Agreement, Output},
     chain::Chain,
     config::{Config, LOWER_COMMITS_MAX, Voting},
-    event::{Action, Event, Now, Status, Unsigned},
+    event::{Action, Event, Now, Status},
     evidence::{Evidence, EvidenceKind},
     lanes::Lanes,
     record::Record,
+    unsigned::Unsigned,
 };
 use fetching::Fetching;
 

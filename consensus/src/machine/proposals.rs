@@ -11,9 +11,10 @@ use super::{Machine, fetching::Need};
 use crate::{
     chain::{Block, Path},
     config::{BLOCK_BATCHES_MAX, CUT_ADVANCE_MAX},
-    event::{Action, Alarm, Unsigned},
+    event::{Action, Alarm},
     lanes::Missing,
     record::Record,
+    unsigned::Unsigned,
 };
 
 /// What the judgement of a proposal came to.

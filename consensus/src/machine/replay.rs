@@ -7,8 +7,9 @@ use tally_types::Epoch;
 use super::Machine;
 use crate::{
     config::Voting,
-    event::{Action, Now, Unsigned},
+    event::{Action, Now},
     record::{Record, ReplayError},
+    unsigned::Unsigned,
 };
 
 impl Machine {
