@@ -5,7 +5,8 @@
 //!
 //! Two ways to run it. `cargo test -p tally-fuzz` bends good inputs, on any toolchain, `FUZZ_RUNS` times per target.
 //! `cargo fuzz` (a nightly toolchain, a C++ compiler) looks for new paths through the code:
-//! `cargo +nightly fuzz run transaction --features libfuzzer`. Good inputs to begin with: `cargo run -p tally-fuzz --example seeds`.
+//! `cargo run -p tally-fuzz --example seeds` writes good inputs to `fuzz/corpus`, then
+//! `cargo +nightly fuzz run transaction --features libfuzzer -- -timeout=1 -rss_limit_mb=2048`.
 
 pub mod bend;
 mod chain;
