@@ -1,0 +1,12 @@
+//! Seeds that once failed, by what was wrong.
+
+use crate::{campaign::pass_or_explain, setup::Setup};
+
+fn seed(seed: u64) {
+    pass_or_explain(Setup::drawn(seed));
+}
+
+#[test]
+fn the_first_seed_passes() {
+    seed(0);
+}
