@@ -442,6 +442,10 @@ impl Lanes {
         let mut lacking = Vec::new();
         for (place, lane) in self.set.places().zip(&self.lanes) {
             let above = lane.tip.seq;
+            // Asked on every turn, and mostly nobody is ahead.
+            if lane.announced.iter().flatten().all(|tip| tip.seq <= above) {
+                continue;
+            }
             if let Some(tip) = self.tip_announced_by(place, above, LANE_WINDOW, weak, false)
                 && !self.held.contains_key(&tip.digest)
             {

@@ -1,11 +1,8 @@
 //! The suite detects: with enough Byzantine stake there are forks, and the checkers report them; with less there are none.
 
-use crate::{
-    byzantine::Kind,
-    checkers::Violation,
-    setup::Setup,
-    world::World,
-};
+use tally_consensus::Voting;
+
+use crate::{byzantine::Kind, checkers::Violation, node::Stop, setup::Setup, world::World};
 
 /// Every Byzantine validator runs twice with one key, one of each pair on either side of a partition that also divides
 /// the honest ones. Whether the chain forks then is a question of stake alone.
@@ -60,16 +57,19 @@ fn below_a_third_the_same_attack_makes_no_fork() {
     }
 }
 
-/// The other checkers report as well: here an honest validator is told to be one whose disk may forget.
+/// The other checkers report as well: an honest validator that votes on with an empty journal signs things twice.
 #[test]
-fn a_second_signature_and_an_alien_chain_are_reported() {
-    let setup = Setup { tolerant: true, ..Setup::calm(1, 4) };
+fn a_validator_that_forgot_what_it_signed_is_reported() {
+    let mut setup = Setup { tolerant: true, ..Setup::calm(1, 4) };
+    setup.params.epoch_blocks = 1000;
     let mut world = World::new(setup, false);
     world.run(5000);
-    world.stop(0, crate::node::Stop::PowerCut);
+    world.stop(0, Stop::PowerCut);
     world.nodes[0].lose_disk();
-    world.start(0, tally_consensus::Voting::Allowed);
+    world.observe_from_now(0);
+    world.start(0, Voting::Allowed);
     world.run(20_000);
     let seen: Vec<_> = world.checkers.violations.iter().map(|(violation, _)| *violation).collect();
     assert!(seen.contains(&Violation::SignedTwice), "{seen:?}");
+    assert!(seen.contains(&Violation::SignedTooEarly), "{seen:?}");
 }

@@ -453,16 +453,16 @@ impl World {
     }
 
     fn mark_signed(&mut self, node: usize, unsigned: &Unsigned) {
-        let Some(status) = self.status(node) else { return };
+        let Some(agreement) = self.nodes[node].machine.as_ref().map(Machine::agreement) else { return };
         match unsigned {
             Unsigned::Ballot { epoch, ballot: Ballot::Commit(view, _), .. } => {
-                if *epoch == status.epoch && view.next() < status.view {
+                if *epoch == agreement.epoch() && view.next() < agreement.view() {
                     self.marks.hit(Mark::LateCommit);
                 }
             }
             Unsigned::Ballot { ballot: Ballot::Prepare(view, _), .. } => {
-                let entry = self.nodes[node].machine.as_ref().and_then(|machine| machine.agreement().entry().cloned());
-                if *view == status.view && entry.is_some_and(|entry| entry.kind == VoteKind::ViewChange) {
+                let on_tc = agreement.entry().is_some_and(|entry| entry.kind == VoteKind::ViewChange);
+                if *view == agreement.view() && on_tc {
                     self.marks.hit(Mark::PreparedOnTc);
                 }
             }

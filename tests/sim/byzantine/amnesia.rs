@@ -1,7 +1,7 @@
 //! It forgets across views: its VIEW-CHANGEs say that it never saw a PrepareQC, whatever it committed.
 
 use tally_consensus::Message;
-use tally_types::{View, vote::Ballot};
+use tally_types::{View, VoteKind, vote::Ballot};
 
 use super::{Behaviour, Scene};
 
@@ -17,16 +17,13 @@ impl Behaviour for Amnesia {
                 }
                 scene.say(to, forgot);
             }
+            // Views are given up only where something goes wrong: so it gives some up right after it committed.
+            Message::Vote(vote) if vote.kind == VoteKind::Commit && scene.rng.percent(30) => {
+                let forgot = scene.sign_ballot(vote.epoch, Ballot::ViewChange(vote.view.next(), View::ZERO), None);
+                scene.say(to, message.clone());
+                scene.say(to, forgot);
+            }
             _ => scene.say(to, message.clone()),
-        }
-    }
-
-    /// Views are given up only where something goes wrong, so it gives some up by itself.
-    fn on_time(&mut self, scene: &mut Scene<'_>) {
-        let Some(status) = scene.status.clone().filter(|status| status.view > View(1)) else { return };
-        if scene.rng.percent(20) {
-            let forgot = scene.sign_ballot(status.epoch, Ballot::ViewChange(status.view, View::ZERO), None);
-            scene.say(None, forgot);
         }
     }
 }

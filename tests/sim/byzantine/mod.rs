@@ -107,7 +107,7 @@ impl Kind {
             Kind::DoublePrepare => &[EvidenceKind::DoublePrepare],
             Kind::DoubleCommit => &[EvidenceKind::DoubleCommit],
             Kind::LaneEquivocation => &[EvidenceKind::DoubleBatch],
-            Kind::Amnesia => &[EvidenceKind::HiddenCommit, EvidenceKind::DoubleViewChange],
+            Kind::Amnesia => &[EvidenceKind::HiddenCommit],
             Kind::Twins => &[EvidenceKind::DoubleProposal, EvidenceKind::DoubleBatch],
             _ => &[],
         }
