@@ -376,10 +376,19 @@ impl Lanes {
             return best;
         }
         // Tips not held here count only as themselves.
-        let exact = lane.announced.iter().flatten().filter(|tip| tip.seq > above && tip.seq <= bound);
-        let exact = exact.filter(|tip| best.is_none_or(|best| tip.seq > best.seq));
-        let known = |tip: &&Tip| self.set.stake_of(self.announcers(place, tip)) >= stake;
-        exact.filter(known).max_by_key(|tip| tip.seq).copied().or(best)
+        for tip in lane.announced.iter().flatten() {
+            let better = tip.seq <= bound && tip.seq > best.map_or(above, |best: Tip| best.seq);
+            if better && self.stake_that_announced(lane, tip) >= stake {
+                best = Some(*tip);
+            }
+        }
+        best
+    }
+
+    /// Stake of those who announced exactly `tip`, or a tip known here to link to it.
+    fn stake_that_announced(&self, lane: &Lane, tip: &Tip) -> Stake {
+        let places = self.set.places().enumerate().filter(|(at, _)| lane.has_announced(*at, tip));
+        self.set.stake_of(places.map(|(_, validator)| validator))
     }
 
     /// Rule D4: this replica accepted `tip` into its lane, or a weak quorum announced it, or tips that it is known here to

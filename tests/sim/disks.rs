@@ -15,8 +15,15 @@ impl World {
             return;
         }
         let disk = self.nodes[node].disk.clone();
-        match self.rng.below(4) {
+        match self.rng.below(5) {
             0 | 1 => self.flip_bits(node, &disk, 1),
+            4 => {
+                // The whole disk is gone: the node finds an empty journal where there was one, and follows. Rule R3 makes
+                // that safe, so it is still held to what it signed.
+                self.nodes[node].lose_disk();
+                self.nodes[node].wrote = true;
+                self.note(node as u64 ^ 0xd1, || format!("the disk of {node} is gone"));
+            }
             2 => {
                 let bits = 2 + self.rng.below(8);
                 self.nodes[node].honest = false;

@@ -196,7 +196,8 @@ impl World {
         // As `run::open`: a journal that ends below what is known to have been durable in it has lost records. Rule R3.
         let lost = (records == 0 && self.nodes[node].wrote) || machine.status().final_height < covered.height;
         if lost && voting == Voting::Allowed {
-            assert!(!self.nodes[node].honest, "{}: {node} has lost its journal by itself", self.name());
+            let excused = !self.nodes[node].honest || self.setup.faults.rotting.contains(&node);
+            assert!(excused, "{}: {node} has lost its journal by itself", self.name());
             drop((journal, machine));
             self.nodes[node].snapshot = None;
             self.observe_from_now(node);
@@ -269,7 +270,8 @@ impl World {
     /// A store that refuses says so, and the node stays down until somebody does what the error says.
     fn refuse_start(&mut self, node: usize, error: &OpenError<String>) {
         self.note(node as u64 ^ 0x5e, || format!("{node} cannot start: {error}"));
-        let damaged = !self.nodes[node].honest || self.setup.faults.rotting.contains(&node);
+        // One bit is mended, always: rule R2.
+        let damaged = !self.nodes[node].honest;
         let full = self.setup.faults.full_disks && error.to_string().contains("full");
         assert!(damaged || full, "{}: {node} cannot start on a good disk: {error}", self.name());
         if damaged {

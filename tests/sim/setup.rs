@@ -129,6 +129,10 @@ impl Setup {
                 faults.rotting.push(place);
             }
         }
+        if !faults.rotting.is_empty() {
+            // Damage is found at a start.
+            faults.crashes = faults.crashes.max(20);
+        }
         let params = Params {
             // Long ones too: catching up inside an epoch is another thing than across its end.
             epoch_blocks: if rng.percent(50) { 16 + rng.below(20) } else { 1000 },

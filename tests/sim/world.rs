@@ -328,10 +328,11 @@ impl World {
         // Crash points: anywhere in the writes of the turn, or after its sync and any first part of what is sent.
         let crash = self.faulty() && crashes > 0 && self.rng.below(20_000) < crashes;
         let cut_while_writing = crash && self.rng.percent(60);
+        let writes = actions.iter().any(|action| matches!(action, Action::Persist(_)));
         if cut_while_writing {
             let operations = self.rng.below(6);
             self.nodes[node].disk.fail_power_after(operations);
-        } else if sync_errors && self.faulty() && self.rng.below(5000) == 0 {
+        } else if sync_errors && writes && self.faulty() && self.rng.below(2000) == 0 {
             self.nodes[node].disk.fail_sync_after(0);
         }
         let written = self.write(node, &actions);

@@ -125,10 +125,14 @@ pub(super) fn open<E>(
         scan.segment(&*disk, index, segment, replay)?;
     }
 
-    // From here on files change.
-    for segment in segments.iter().filter(|segment| segment.repair_header) {
-        segment.header.write(&*segment.file).map_err(|source| segment.failed(&*disk, "repair", source))?;
-        scan.recovered.headers_repaired += 1;
+    // From here on files change. The last segment's header is written again like its last group below: the sync that
+    // should have made it durable may have failed in the process before this one.
+    let last = segments.len().checked_sub(1);
+    for (index, segment) in segments.iter().enumerate() {
+        if segment.repair_header || Some(index) == last {
+            segment.header.write(&*segment.file).map_err(|source| segment.failed(&*disk, "repair", source))?;
+            scan.recovered.headers_repaired += u32::from(segment.repair_header);
+        }
     }
     if let (Some(cut), Some(segment)) = (&scan.recovered.cut, segments.last()) {
         segment.cut(cut.offset).map_err(|source| segment.failed(&*disk, "cut", source))?;

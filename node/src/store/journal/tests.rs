@@ -184,6 +184,22 @@ fn what_recovery_hands_out_survives_the_next_power_cut() {
     assert_eq!(plain(&open(&disk).unwrap().2), group(1));
 }
 
+/// Found by the simulated world: the sync of a new segment's header failed, the process was started again and wrote on,
+/// and the next power cut took the header from under groups that had been acknowledged.
+#[test]
+fn a_header_whose_sync_failed_survives_the_next_power_cut() {
+    let disk = SimDisk::new();
+    disk.fail_sync_after(0);
+    assert!(matches!(open(&disk), Err(JournalError::Disk { doing: "create", .. })));
+    // The process ended, the machine did not: the header is read from memory that a later sync would not write.
+    let (mut journal, ..) = open(&disk).unwrap();
+    journal.append(&group(1)).unwrap();
+    journal.sync().unwrap();
+    drop(journal);
+    disk.crash(Loss::Everything);
+    assert_eq!(plain(&open(&disk).unwrap().2), group(1));
+}
+
 #[test]
 fn a_failed_sync_poisons_the_journal() {
     let disk = SimDisk::new();
