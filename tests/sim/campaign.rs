@@ -10,6 +10,7 @@ use std::{
 };
 
 use crate::{
+    clients::Load,
     marks::{Mark, Marks},
     setup::Setup,
     trace,
@@ -61,6 +62,7 @@ pub fn pass(setup: Setup, reading: bool) -> World {
     let mut world = World::new(setup, reading);
     world.run(world.setup.faults.heal_ms);
     must_make_progress(&mut world);
+    must_settle(&mut world);
     // Where epochs are short, one that lost its journal may sign again before long.
     let observes = |world: &World| world.live().iter().any(|node| world.status(*node).is_some_and(|at| !at.voting));
     let until = world.now + PROGRESS_MS;
@@ -86,6 +88,16 @@ pub fn must_make_progress(world: &mut World) {
     let heights = world.final_heights();
     let states: Vec<_> = world.live().iter().map(|node| world.status(*node)).collect();
     panic!("{}: stuck at {heights:?} since {start} ms, goal {goal}: {states:#?}", world.name());
+}
+
+/// Once clients are quiet, everything that a node took and could bring into a block is in one.
+pub fn must_settle(world: &mut World) {
+    world.setup.load = Load::none();
+    let until = world.now + PROGRESS_MS;
+    while world.owed() > 0 {
+        assert!(world.now < until, "{}: {} transactions are never executed", world.name(), world.owed());
+        world.run(world.now + 1000);
+    }
 }
 
 /// Runs `setup`; if that fails, shows how to see it again and what came before.

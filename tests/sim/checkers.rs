@@ -141,7 +141,8 @@ impl World {
                     self.marks.hit(Mark::FailedWithFee);
                 }
             }
-            if !outcome.discarded.is_empty() {
+            for (id, _) in &outcome.discarded {
+                self.clients.pending.remove(id);
                 self.marks.hit(Mark::Discarded);
             }
         }
@@ -169,6 +170,7 @@ impl World {
     }
 
     fn check_transaction(&mut self, node: usize, id: Hash, place: (Height, u32)) {
+        self.clients.pending.remove(&id);
         let known = *self.checkers.executed.entry(id).or_insert(place);
         if known != place {
             self.violate(Violation::RanTwice, format!("{node} executes {id:?} at {place:?} and at {known:?}"));

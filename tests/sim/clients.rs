@@ -1,6 +1,6 @@
 //! Clients: payments, new accounts, floods, and transactions that must not pass.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -54,13 +54,15 @@ pub struct Clients {
     nonces: [u64; CLIENTS],
     /// Ids that some node admitted: nothing else may ever be executed.
     pub admitted: HashSet<Hash>,
+    /// Admitted ones that no honest node has executed or discarded yet, with the node and its incarnation that took them.
+    pub pending: HashMap<Hash, (usize, u64)>,
     /// Transactions that went to a node.
     pub submitted: u64,
 }
 
 impl Default for Clients {
     fn default() -> Clients {
-        Clients { nonces: [0; CLIENTS], admitted: HashSet::new(), submitted: 0 }
+        Clients { nonces: [0; CLIENTS], admitted: HashSet::new(), pending: HashMap::new(), submitted: 0 }
     }
 }
 
@@ -111,6 +113,17 @@ impl World {
         self.next_client();
     }
 
+    /// Transactions that a node took which has kept running since, keeps the protocol and votes: it must bring them into a
+    /// block. Whatever a node had not sealed when it stopped is its client's to send again.
+    pub fn owed(&self) -> usize {
+        let owes = |(node, incarnation): &(usize, u64)| {
+            let state = &self.nodes[*node];
+            let votes = self.status(*node).is_some_and(|status| status.voting);
+            state.honest && state.incarnation == *incarnation && votes
+        };
+        self.clients.pending.values().filter(|taker| owes(taker)).count()
+    }
+
     /// One submission, up to its admission by the production rules.
     fn submit(&mut self, client: usize, node: usize) -> Option<Bytes> {
         let machine = self.nodes[node].machine.as_ref()?;
@@ -146,6 +159,7 @@ impl World {
             self.clients.nonces[client] = nonce;
         }
         self.clients.admitted.insert(admitted.id());
+        self.clients.pending.insert(admitted.id(), (node, self.nodes[node].incarnation));
         Some(bytes)
     }
 }

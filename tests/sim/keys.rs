@@ -23,7 +23,7 @@ use tally_types::{
 /// Accounts that pay each other.
 pub const CLIENTS: usize = 8;
 /// Accounts that clients may open: later ones are asked for again, and refused.
-pub const FRESH: usize = 48;
+pub const FRESH: usize = 16;
 /// Most validators of a world.
 pub const VALIDATORS_MAX: usize = 10;
 

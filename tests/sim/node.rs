@@ -262,7 +262,7 @@ impl World {
         if recovered.cut.is_some() {
             self.marks.hit(Mark::TailCut);
         }
-        if !recovered.repaired.is_empty() || recovered.headers_repaired > 0 {
+        if !recovered.repaired.is_empty() || recovered.headers_repaired + recovered.litter_cut > 0 {
             self.marks.hit(Mark::JournalRepaired);
         }
     }

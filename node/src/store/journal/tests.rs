@@ -456,6 +456,29 @@ fn an_unfinished_next_segment_proves_the_one_before_complete() {
     assert!(matches!(open(&disk), Err(JournalError::Damaged { .. })));
 }
 
+/// Found by the simulated world: one bit in the zeros written ahead of a segment that is complete refused the start.
+#[test]
+fn a_bit_that_flips_behind_the_last_group_of_a_full_segment_costs_nothing() {
+    let disk = SimDisk::new();
+    let config = JournalConfig { reserve_bytes: 4096, ..config() };
+    run_with(&disk, config.clone(), LAST_GROUP, &mut 0).unwrap();
+    let full = segment::file_name(1);
+    let end = layout(&disk).iter().filter(|(name, ..)| *name == full).map(|(_, offset, shape)| {
+        offset + u64::from(shape.sectors) * 512
+    });
+    let (end, size) = (end.max().unwrap() as usize, disk.bytes(&full).unwrap().len());
+    assert!(size > end, "nothing was written ahead");
+    for offset in (end..size).step_by(97) {
+        let damaged = disk.copy();
+        assert!(damaged.flip_bit(&full, offset, offset as u8));
+        let (_, report, records) = open_with(&damaged, config.clone()).unwrap();
+        assert_eq!(plain(&records), groups(LAST_GROUP));
+        assert_eq!((report.litter_cut, report.cut), (1, None));
+        let (_, report, _) = open_with(&damaged, config.clone()).unwrap();
+        assert_eq!(report.litter_cut, 0, "it is there again");
+    }
+}
+
 #[test]
 fn random_damage_never_lets_a_wrong_record_pass() {
     let disk = written();
