@@ -240,7 +240,10 @@ impl World {
         if !within || waiting > waiting_bound {
             self.violate(
                 Violation::Bounds,
-                format!("{node} keeps {:?} of {bounds:?}, {waiting} bytes", machine_kept(votes, headers, batches, requests)),
+                format!(
+                    "{node} keeps {:?} of {bounds:?}, {waiting} bytes",
+                    machine_kept(votes, headers, batches, requests)
+                ),
             );
         }
     }

@@ -148,8 +148,7 @@ impl World {
             .filter(|transaction| self.keys.holds(transaction.check()))
             .map(SignedTransaction::ordered);
         let highest = Nonce(self.clients.nonces[client]);
-        let admitted =
-            verified.filter(|verified| self.nodes[node].ledger.admit(now, highest, verified).is_ok());
+        let admitted = verified.filter(|verified| self.nodes[node].ledger.admit(now, highest, verified).is_ok());
         let Some(admitted) = admitted else {
             self.marks.hit(Mark::Refused);
             self.note(client as u64 ^ 0xce, || format!("{node} refuses a transaction of client {client}: {wrong:?}"));

@@ -35,7 +35,8 @@ fn above_a_third_of_byzantine_stake_the_chain_forks_and_the_checkers_say_so() {
         for seed in 0..3 {
             let world = divided_by_twins(seed, stakes, twins);
             assert!(forks(&world) > 0, "seed {seed}: {stakes:?} does not fork: {:?}", world.final_heights());
-            let wrong = |violation: &Violation| !matches!(violation, Violation::Fork | Violation::Roots | Violation::RanTwice);
+            let wrong =
+                |violation: &Violation| !matches!(violation, Violation::Fork | Violation::Roots | Violation::RanTwice);
             assert!(!world.checkers.violations.iter().any(|(violation, _)| wrong(violation)));
         }
     }
@@ -43,11 +44,7 @@ fn above_a_third_of_byzantine_stake_the_chain_forks_and_the_checkers_say_so() {
 
 #[test]
 fn below_a_third_the_same_attack_makes_no_fork() {
-    for (stakes, twins) in [
-        (&[1, 1, 1, 1][..], &[3][..]),
-        (&[1, 1, 1, 1, 1, 1, 1], &[5, 6]),
-        (&[3, 3, 2, 2], &[0]),
-    ] {
+    for (stakes, twins) in [(&[1, 1, 1, 1][..], &[3][..]), (&[1, 1, 1, 1, 1, 1, 1], &[5, 6]), (&[3, 3, 2, 2], &[0])] {
         for seed in 0..3 {
             let mut world = divided_by_twins(seed, stakes, twins);
             world.cut.clear();

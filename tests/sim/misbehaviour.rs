@@ -21,9 +21,8 @@ fn every_provable_misbehaviour_is_convicted_by_every_honest_validator() {
             let world = one_of_four(seed, kind);
             for expected in kind.convicted_of() {
                 for node in 0..3 {
-                    let convicts = |(by, evidence): &(usize, tally_consensus::Evidence)| {
-                        *by == node && evidence.kind == *expected
-                    };
+                    let convicts =
+                        |(by, evidence): &(usize, tally_consensus::Evidence)| *by == node && evidence.kind == *expected;
                     let convicted = world.checkers.evidence.iter().any(convicts);
                     assert!(convicted, "seed {seed}: {node} does not convict {kind:?} of {expected:?}");
                 }
@@ -36,6 +35,7 @@ fn every_provable_misbehaviour_is_convicted_by_every_honest_validator() {
 fn what_cannot_be_proved_convicts_nobody() {
     for kind in [
         Kind::WithheldBatch,
+        Kind::FalseAnswers,
         Kind::FalseHave,
         Kind::InvalidBlock,
         Kind::WrongRoot,

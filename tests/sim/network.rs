@@ -184,6 +184,15 @@ impl World {
                 Answer::Blocks(blocks)
             }
         };
+        let answer = match self.nodes[node].behaviour.take() {
+            None => answer,
+            Some(mut behaviour) => {
+                let mut twisted = None;
+                self.let_act(node, |scene| twisted = Some(behaviour.on_answer(scene, answer)));
+                self.nodes[node].behaviour = Some(behaviour);
+                twisted.expect("every behaviour answers something")
+            }
+        };
         if let Some(delay) = self.travel(node, from) {
             self.at(delay, Happening::Answer { to: from, from: node, answer });
         }

@@ -122,9 +122,11 @@ impl Setup {
             down: usize::from(down_last),
         };
         let mut byzantine = Vec::new();
+        let conspiracy = rng.percent(30);
         for place in faulty.into_iter().filter(|place| !down_last || *place + 1 < n) {
             if rng.percent(75) {
-                byzantine.push((place, rng.choose(&Kind::ALL)));
+                let kind = if conspiracy { rng.choose(&Kind::CONSPIRATORS) } else { rng.choose(&Kind::ALL) };
+                byzantine.push((place, kind));
             } else {
                 faults.rotting.push(place);
             }

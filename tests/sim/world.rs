@@ -30,22 +30,59 @@ use crate::{
 /// Something that will happen at its time.
 #[derive(Debug)]
 pub enum Happening {
-    Deliver { to: usize, from: usize, message: Box<Message> },
+    Deliver {
+        to: usize,
+        from: usize,
+        message: Box<Message>,
+    },
     /// What a node signed comes back to it.
-    Own { to: usize, incarnation: u64, messages: Vec<Message> },
-    Ask { to: usize, from: usize, fetch: Fetch },
-    Answer { to: usize, from: usize, answer: Answer },
-    Executed { to: usize, incarnation: u64, executed: Executed },
-    Tick { to: usize, incarnation: u64 },
-    EndTurn { to: usize, incarnation: u64 },
-    Reconnect { one: usize, two: usize },
+    Own {
+        to: usize,
+        incarnation: u64,
+        messages: Vec<Message>,
+    },
+    Ask {
+        to: usize,
+        from: usize,
+        fetch: Fetch,
+    },
+    Answer {
+        to: usize,
+        from: usize,
+        answer: Answer,
+    },
+    Executed {
+        to: usize,
+        incarnation: u64,
+        executed: Executed,
+    },
+    Tick {
+        to: usize,
+        incarnation: u64,
+    },
+    EndTurn {
+        to: usize,
+        incarnation: u64,
+    },
+    Reconnect {
+        one: usize,
+        two: usize,
+    },
     /// A Byzantine validator acts by itself.
-    Mischief { node: usize },
+    Mischief {
+        node: usize,
+    },
     Client,
-    Crash { node: usize },
-    Restart { node: usize },
+    Crash {
+        node: usize,
+    },
+    Restart {
+        node: usize,
+    },
     Blackout,
-    FullDisk { node: usize },
+    FullDisk {
+        node: usize,
+    },
     Partition,
     Heal,
 }
@@ -456,10 +493,10 @@ impl World {
     fn mark_signed(&mut self, node: usize, unsigned: &Unsigned) {
         let Some(agreement) = self.nodes[node].machine.as_ref().map(Machine::agreement) else { return };
         match unsigned {
-            Unsigned::Ballot { epoch, ballot: Ballot::Commit(view, _), .. } => {
-                if *epoch == agreement.epoch() && view.next() < agreement.view() {
-                    self.marks.hit(Mark::LateCommit);
-                }
+            Unsigned::Ballot { epoch, ballot: Ballot::Commit(view, _), .. }
+                if *epoch == agreement.epoch() && view.next() < agreement.view() =>
+            {
+                self.marks.hit(Mark::LateCommit);
             }
             Unsigned::Ballot { ballot: Ballot::Prepare(view, _), .. } => {
                 let on_tc = agreement.entry().is_some_and(|entry| entry.kind == VoteKind::ViewChange);
@@ -544,7 +581,8 @@ impl World {
 
     /// Nodes that run and keep the protocol: those that must make progress. One whose disk lost data follows.
     pub fn live(&self) -> Vec<usize> {
-        let is_byzantine = |node: &usize| self.setup.byzantine.iter().any(|(place, _)| place == &self.nodes[*node].validator);
+        let is_byzantine =
+            |node: &usize| self.setup.byzantine.iter().any(|(place, _)| place == &self.nodes[*node].validator);
         (0..self.nodes.len()).filter(|node| self.nodes[*node].machine.is_some() && !is_byzantine(node)).collect()
     }
 }

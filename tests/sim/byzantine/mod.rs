@@ -6,7 +6,9 @@
 mod amnesia;
 mod double_commit;
 mod double_prepare;
+mod eager_voter;
 mod equivocating_leader;
+mod false_answers;
 mod false_have;
 mod far_views;
 mod forged_batch;
@@ -28,6 +30,7 @@ use tally_types::{Certificate, Genesis, Header, Proposal, ValidatorSet, header::
 
 use crate::{
     keys::{Keys, Signer},
+    network::Answer,
     rng::Rng,
 };
 
@@ -37,7 +40,9 @@ pub enum Kind {
     EquivocatingLeader,
     DoublePrepare,
     DoubleCommit,
+    EagerVoter,
     WithheldBatch,
+    FalseAnswers,
     FalseHave,
     InvalidBlock,
     WrongRoot,
@@ -56,11 +61,16 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 18] = [
+    /// Those whose misdeeds add up when several act in one world: two blocks in a view, and votes for both.
+    pub const CONSPIRATORS: [Kind; 4] = [Kind::EquivocatingLeader, Kind::EagerVoter, Kind::Amnesia, Kind::Twins];
+
+    pub const ALL: [Kind; 20] = [
         Kind::EquivocatingLeader,
         Kind::DoublePrepare,
         Kind::DoubleCommit,
+        Kind::EagerVoter,
         Kind::WithheldBatch,
+        Kind::FalseAnswers,
         Kind::FalseHave,
         Kind::InvalidBlock,
         Kind::WrongRoot,
@@ -82,7 +92,9 @@ impl Kind {
             Kind::EquivocatingLeader => Box::new(equivocating_leader::EquivocatingLeader),
             Kind::DoublePrepare => Box::new(double_prepare::DoublePrepare),
             Kind::DoubleCommit => Box::new(double_commit::DoubleCommit),
+            Kind::EagerVoter => Box::<eager_voter::EagerVoter>::default(),
             Kind::WithheldBatch => Box::<withheld_batch::WithheldBatch>::default(),
+            Kind::FalseAnswers => Box::new(false_answers::FalseAnswers),
             Kind::FalseHave => Box::new(false_have::FalseHave),
             Kind::InvalidBlock => Box::new(invalid_block::InvalidBlock),
             Kind::WrongRoot => Box::new(wrong_root::WrongRoot),
@@ -135,6 +147,11 @@ pub trait Behaviour {
     /// Whether it answers what others ask for.
     fn answers(&mut self, _fetch: &Fetch) -> bool {
         true
+    }
+
+    /// What it answers instead.
+    fn on_answer(&mut self, _scene: &mut Scene<'_>, answer: Answer) -> Answer {
+        answer
     }
 
     /// Whether it loses its disk with every crash.

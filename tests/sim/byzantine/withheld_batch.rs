@@ -15,7 +15,8 @@ impl Behaviour for WithheldBatch {
         }
         let leader = scene.status.as_ref().and_then(|status| scene.validators().place_of(&status.leader));
         if scene.rng.percent(50) {
-            return scene.say(leader.map(|leader| leader as usize).filter(|leader| *leader != scene.me), message.clone());
+            return scene
+                .say(leader.map(|leader| leader as usize).filter(|leader| *leader != scene.me), message.clone());
         }
         let mut others = scene.others();
         scene.rng.shuffle(&mut others);

@@ -463,9 +463,10 @@ fn a_bit_that_flips_behind_the_last_group_of_a_full_segment_costs_nothing() {
     let config = JournalConfig { reserve_bytes: 4096, ..config() };
     run_with(&disk, config.clone(), LAST_GROUP, &mut 0).unwrap();
     let full = segment::file_name(1);
-    let end = layout(&disk).iter().filter(|(name, ..)| *name == full).map(|(_, offset, shape)| {
-        offset + u64::from(shape.sectors) * 512
-    });
+    let end = layout(&disk)
+        .into_iter()
+        .filter(|(name, ..)| *name == full)
+        .map(|(_, offset, shape)| offset + u64::from(shape.sectors) * 512);
     let (end, size) = (end.max().unwrap() as usize, disk.bytes(&full).unwrap().len());
     assert!(size > end, "nothing was written ahead");
     for offset in (end..size).step_by(97) {
