@@ -20,4 +20,5 @@ mod rng;
 mod scenarios;
 mod setup;
 mod trace;
+mod turns;
 mod world;

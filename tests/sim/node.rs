@@ -157,6 +157,7 @@ impl World {
     /// Starts a node from its journal. False: its store refuses, and it stays down.
     pub fn start(&mut self, node: usize, voting: Voting) -> bool {
         let now = self.now;
+        let segment_bytes = self.setup.segment_bytes;
         let ledger = self.nodes[node].snapshot.clone().unwrap_or_else(|| self.genesis_ledger.clone());
         let covered = ledger.executed();
         let state = &mut self.nodes[node];
@@ -170,8 +171,7 @@ impl World {
         state.in_turn = false;
         state.busy_until = 0;
         let mut config = JournalConfig::new(self.genesis.chain.genesis_hash.0);
-        // Small enough that runs rotate.
-        config.segment_bytes = 256 << 10;
+        config.segment_bytes = segment_bytes;
         config.sector_bytes = 512;
         config.reserve_bytes = 16 << 10;
         let disk = Arc::new(state.disk.clone());

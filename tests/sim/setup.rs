@@ -76,6 +76,8 @@ pub struct Setup {
     pub faults: Faults,
     /// Validators that cheat, and how.
     pub byzantine: Vec<(usize, Kind)>,
+    /// Size at which a journal begins its next segment, bytes.
+    pub segment_bytes: u64,
     /// Collect violations instead of failing on the first: for worlds with too much Byzantine stake.
     pub tolerant: bool,
 }
@@ -91,6 +93,7 @@ impl Setup {
             load: Load::payments(50),
             faults: Faults::none(),
             byzantine: Vec::new(),
+            segment_bytes: 256 << 10,
             tolerant: false,
         }
     }
@@ -143,7 +146,10 @@ impl Setup {
             view_timeout_ms: 300,
             ..Params::default()
         };
-        Setup { seed, stakes, params, load: Load::drawn(&mut rng), faults, byzantine, tolerant: false }
+        // Small enough that runs rotate, some of them all the time.
+        let segment_bytes = rng.choose(&[16 << 10, 256 << 10]);
+        let load = Load::drawn(&mut rng);
+        Setup { seed, stakes, params, load, faults, byzantine, segment_bytes, tolerant: false }
     }
 
     pub fn genesis(&self) -> Genesis {
