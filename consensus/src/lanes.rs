@@ -376,10 +376,23 @@ impl Lanes {
             return best;
         }
         // Tips not held here count only as themselves.
-        let exact = lane.announced.iter().flatten().filter(|tip| tip.seq > above && tip.seq <= bound);
-        let exact = exact.filter(|tip| best.is_none_or(|best| tip.seq > best.seq));
-        let known = |tip: &&Tip| self.set.stake_of(self.announcers(place, tip)) >= stake;
-        exact.filter(known).max_by_key(|tip| tip.seq).copied().or(best)
+        for tip in lane.announced.iter().flatten() {
+            let better = tip.seq <= bound && tip.seq > best.map_or(above, |best: Tip| best.seq);
+            if better && self.stake_that_announced(lane, tip) >= stake {
+                best = Some(*tip);
+            }
+        }
+        best
+    }
+
+    /// Stake of those who announced exactly `tip`, or a tip known here to link to it.
+    fn stake_that_announced(&self, lane: &Lane, tip: &Tip) -> Stake {
+        let on_chain = lane.is_on_chain(tip);
+        let said = |at: usize, tips: &VecDeque<Tip>| {
+            tips.contains(tip) || (on_chain && lane.announced_on_chain(at) >= tip.seq)
+        };
+        let places = self.set.places().zip(lane.announced.iter().enumerate());
+        self.set.stake_of(places.filter(|(_, (at, tips))| said(*at, tips)).map(|(validator, _)| validator))
     }
 
     /// Rule D4: this replica accepted `tip` into its lane, or a weak quorum announced it, or tips that it is known here to
@@ -442,6 +455,10 @@ impl Lanes {
         let mut lacking = Vec::new();
         for (place, lane) in self.set.places().zip(&self.lanes) {
             let above = lane.tip.seq;
+            // Asked on every turn, and mostly nobody is ahead.
+            if lane.announced.iter().flatten().all(|tip| tip.seq <= above) {
+                continue;
+            }
             if let Some(tip) = self.tip_announced_by(place, above, LANE_WINDOW, weak, false)
                 && !self.held.contains_key(&tip.digest)
             {

@@ -383,7 +383,7 @@ fn open(folder: &Path, genesis: &Genesis, node: &NodeConfig, me: Address, restor
         drop((journal, replay, index));
         return open(folder, genesis, node, me, true);
     }
-    if recovered.cut.is_some() || !recovered.repaired.is_empty() {
+    if recovered.cut.is_some() || !recovered.repaired.is_empty() || recovered.litter_cut > 0 {
         tracing::warn!(?recovered, "the journal was mended");
     }
     last.ledger = replay.executor.ledger().clone();

@@ -1,5 +1,6 @@
 //! SplitMix64: small, fast, the same everywhere.
 
+#[derive(Clone)]
 pub struct Rng(u64);
 
 impl Rng {
@@ -20,8 +21,24 @@ impl Rng {
         self.next() % bound
     }
 
+    /// An index below `bound`, which is above zero.
+    pub fn index(&mut self, bound: usize) -> usize {
+        self.below(bound as u64) as usize
+    }
+
     /// True in `percent` of 100 cases.
     pub fn percent(&mut self, percent: u64) -> bool {
         self.below(100) < percent
+    }
+
+    pub fn choose<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.index(from.len())]
+    }
+
+    /// Puts `all` into an order of chance.
+    pub fn shuffle<T>(&mut self, all: &mut [T]) {
+        for last in (1..all.len()).rev() {
+            all.swap(last, self.index(last + 1));
+        }
     }
 }

@@ -12,6 +12,7 @@ mod proposals;
 mod replay;
 
 use std::{
+    cell::Cell,
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
@@ -65,6 +66,8 @@ pub struct Machine {
     whole: BTreeSet<Hash>,
     /// Counts state changes, so that `advance` knows when to stop.
     moves: u64,
+    /// The leader asked for last: the draw costs a hash, and every turn asks several times.
+    leading: Cell<Option<(Epoch, View, u32)>>,
 }
 
 /// Final blocks on their way through execution.
@@ -176,6 +179,7 @@ impl Machine {
             whole: BTreeSet::new(),
             // Above the zero of a new round: the first question is asked.
             moves: 1,
+            leading: Cell::new(None),
             config,
         }
     }
@@ -303,8 +307,13 @@ impl Machine {
 
     fn leader_of(&self, view: View) -> u32 {
         let epoch = self.agreement.epoch();
+        if let Some((_, _, leader)) = self.leading.get().filter(|(of, at, _)| (*of, *at) == (epoch, view)) {
+            return leader;
+        }
         let seed = self.seeds.get(&epoch).copied().unwrap_or(self.config.genesis_hash);
-        self.agreement.set().leader(&seed, epoch, view)
+        let leader = self.agreement.set().leader(&seed, epoch, view);
+        self.leading.set(Some((epoch, view, leader)));
+        leader
     }
 
     fn last_height(&self) -> Height {

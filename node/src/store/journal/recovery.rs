@@ -5,7 +5,9 @@
 //!
 //! What is taken for a torn tail: in the last segment, a group that has lost a vital record in both copies, or of which
 //! no sector is left, with no valid sector of any group behind it. Everything else that does not check is damage. A
-//! segment with another file behind it, even an unfinished one, has no torn tail: rotation follows a successful sync.
+//! segment with another file behind it, even an unfinished one, has no torn tail: rotation follows a successful sync. If
+//! that file says that it begins with the very next group, bytes between the two were never a group: a bit that flipped in
+//! the zeros written ahead costs nothing.
 
 use std::sync::Arc;
 
@@ -38,6 +40,9 @@ pub struct Recovered {
     pub repaired: Vec<Repair>,
     /// Segments of which one copy of the header was damaged and written again.
     pub headers_repaired: u32,
+    /// Segments of which bytes behind the last group were cut off that are no group: the next segment proves that no
+    /// group is missing.
+    pub litter_cut: u32,
     /// Records without vital content that are gone: those lost now, and those an earlier repair reported.
     pub records_lost: u64,
 }
@@ -107,6 +112,11 @@ struct Scan {
     /// The last group of all.
     last: Option<Rewrite>,
     repairs: Vec<Rewrite>,
+    /// Bytes behind the last group of the segment read last, which another follows: a group damaged in every sector, unless
+    /// that segment says that it begins with the group that comes next.
+    litter: Option<JournalError>,
+    /// Segments with bytes that are no group behind their last, and where these begin.
+    littered: Vec<(usize, u64)>,
     recovered: Recovered,
 }
 
@@ -119,16 +129,36 @@ pub(super) fn open<E>(
         return Err(JournalError::SectorSize { found: config.sector_bytes }.into());
     }
     let (mut segments, unfinished) = find_segments(&*disk, &config)?;
-    let mut scan =
-        Scan { next_sequence: 1, end: GROUPS_OFFSET, last: None, repairs: Vec::new(), recovered: Recovered::default() };
+    let mut scan = Scan {
+        next_sequence: 1,
+        end: GROUPS_OFFSET,
+        last: None,
+        repairs: Vec::new(),
+        litter: None,
+        littered: Vec::new(),
+        recovered: Recovered::default(),
+    };
     for (index, segment) in segments.iter().enumerate() {
         scan.segment(&*disk, index, segment, replay)?;
     }
+    if let Some(damaged) = scan.litter.take() {
+        return Err(damaged.into());
+    }
 
-    // From here on files change.
-    for segment in segments.iter().filter(|segment| segment.repair_header) {
-        segment.header.write(&*segment.file).map_err(|source| segment.failed(&*disk, "repair", source))?;
-        scan.recovered.headers_repaired += 1;
+    // From here on files change. The last segment's header is written again like its last group below: the sync that
+    // should have made it durable may have failed in the process before this one.
+    let last = segments.len().checked_sub(1);
+    for (index, segment) in segments.iter().enumerate() {
+        if segment.repair_header || Some(index) == last {
+            segment.header.write(&*segment.file).map_err(|source| segment.failed(&*disk, "repair", source))?;
+            scan.recovered.headers_repaired += u32::from(segment.repair_header);
+        }
+    }
+    for (index, offset) in &scan.littered {
+        if let Some(segment) = segments.get(*index) {
+            segment.cut(*offset).map_err(|source| segment.failed(&*disk, "cut", source))?;
+            scan.recovered.litter_cut += 1;
+        }
     }
     if let (Some(cut), Some(segment)) = (&scan.recovered.cut, segments.last()) {
         segment.cut(cut.offset).map_err(|source| segment.failed(&*disk, "cut", source))?;
@@ -258,10 +288,16 @@ impl Scan {
         let shown = disk.display(&segment.name);
         if segment.header.base != self.next_sequence {
             // Groups are missing at the end of the segment before.
+            if let Some(damaged) = self.litter.take() {
+                return Err(damaged.into());
+            }
             let (before, offset) = (segment.number.saturating_sub(1), self.end);
             let file = disk.display(&segment::file_name(before));
             let (sequence, found) = (self.next_sequence, Damage::EarlyEnd);
             return Err(JournalError::Damaged { file, offset, sequence, found }.into());
+        }
+        if self.litter.take().is_some() {
+            self.littered.extend(index.checked_sub(1).map(|before| (before, self.end)));
         }
         self.recovered.segments += 1;
         self.end = GROUPS_OFFSET;
@@ -272,7 +308,9 @@ impl Scan {
             let damaged = |found| JournalError::Damaged { file: shown.clone(), offset, sequence, found };
             let (survivor, garbage) = reader.next_survivor(offset).map_err(failed)?;
             let Some(survivor) = survivor else {
-                if garbage {
+                if garbage && segment.sealed {
+                    self.litter = Some(damaged(Damage::BothCopies));
+                } else if garbage {
                     self.cut(disk, segment, damaged(Damage::BothCopies))?;
                 }
                 return Ok(());

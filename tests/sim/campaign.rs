@@ -1,0 +1,186 @@
+//! Many worlds, each drawn from its seed, and what they came to.
+//!
+//! `SIM_SEED=7` runs one seed, `SIM_FIRST` and `SIM_SEEDS` a range, `SIM_SHARD=1/4` every fourth of it from the second on.
+//! A campaign of at least [`STANDARD`] seeds must hit every mark.
+
+use std::{
+    ops::Range,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    time::Instant,
+};
+
+use crate::{
+    clients::Load,
+    marks::{Mark, Marks},
+    setup::Setup,
+    trace,
+    world::World,
+};
+
+/// Seeds of the standard campaign.
+pub const STANDARD: u64 = 2000;
+/// Seeds of a plain `cargo test`.
+const PLAIN: u64 = 60;
+/// How long after healing the live core may take for its ten blocks, milliseconds.
+const PROGRESS_MS: u64 = 60_000;
+/// Lines of its trace that a failing seed shows.
+const LINES_SHOWN: usize = 120;
+
+/// Seeds to run, and which of them are this shard's.
+struct Seeds {
+    range: Range<u64>,
+    shard: u64,
+    shards: u64,
+}
+
+impl Seeds {
+    fn from_environment(default: u64) -> Seeds {
+        let text = |name: &str| std::env::var(name).ok();
+        let read = |name: &str| text(name).map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")));
+        if let Some(seed) = read("SIM_SEED") {
+            return Seeds { range: seed..seed + 1, shard: 0, shards: 1 };
+        }
+        let first = read("SIM_FIRST").unwrap_or(0);
+        let range = first..first + read("SIM_SEEDS").unwrap_or(default);
+        let (shard, shards) = match text("SIM_SHARD") {
+            None => (0, 1),
+            Some(text) => {
+                let parts = text.split_once('/').and_then(|(one, of)| Some((one.parse().ok()?, of.parse().ok()?)));
+                parts.filter(|(shard, shards)| shard < shards).expect("SIM_SHARD is a shard of many, as in 0/4")
+            }
+        };
+        Seeds { range, shard, shards }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = u64> + '_ {
+        self.range.clone().filter(|seed| seed % self.shards == self.shard)
+    }
+}
+
+/// Runs the world of `setup` through its faults, and to the progress that must follow.
+pub fn pass(setup: Setup, reading: bool) -> World {
+    let mut world = World::new(setup, reading);
+    world.run(world.setup.faults.heal_ms);
+    must_make_progress(&mut world);
+    must_settle(&mut world);
+    // Where epochs are short, one that lost its journal may sign again before long.
+    let observes = |world: &World| world.live().iter().any(|node| world.status(*node).is_some_and(|at| !at.voting));
+    let until = world.now + PROGRESS_MS;
+    while world.setup.params.epoch_blocks < 100 && observes(&world) && world.now < until {
+        world.run(world.now + 1000);
+    }
+    world
+}
+
+/// From now on every live node finalises ten more blocks within a simulated minute.
+pub fn must_make_progress(world: &mut World) {
+    // What happens at this very moment, healing for one, happens first.
+    world.run(world.now + 1);
+    let start = world.now;
+    let goal = world.final_heights().into_iter().max().unwrap_or(0) + 10;
+    while world.now < start + PROGRESS_MS {
+        world.run(world.now + 1000);
+        let heights = world.final_heights();
+        if world.live().iter().all(|node| heights[*node] >= goal) {
+            return;
+        }
+    }
+    let heights = world.final_heights();
+    let states: Vec<_> = world.live().iter().map(|node| world.status(*node)).collect();
+    panic!("{}: stuck at {heights:?} since {start} ms, goal {goal}: {states:#?}", world.name());
+}
+
+/// Once clients are quiet, everything that a node took and could bring into a block is in one.
+pub fn must_settle(world: &mut World) {
+    world.setup.load = Load::none();
+    let until = world.now + PROGRESS_MS;
+    while world.owed() > 0 {
+        assert!(world.now < until, "{}: {} transactions are never executed", world.name(), world.owed());
+        world.run(world.now + 1000);
+    }
+}
+
+/// Runs `setup`; if that fails, shows how to see it again and what came before.
+pub fn pass_or_explain(setup: Setup) -> Option<World> {
+    if let Ok(world) = catch_unwind(AssertUnwindSafe(|| pass(setup.clone(), false))) {
+        return Some(world);
+    }
+    // The same seed again, this time with every line kept.
+    let _ = catch_unwind(AssertUnwindSafe(|| pass(setup.clone(), true)));
+    eprintln!("the end of its trace:");
+    for line in trace::last_lines(LINES_SHOWN) {
+        eprintln!("{line}");
+    }
+    eprintln!("{setup:?}");
+    let seed = setup.seed;
+    eprintln!("replay it whole: SIM_SEED={seed} SIM_TRACE=1 cargo test --release --test sim one_seed -- --nocapture");
+    None
+}
+
+/// Seconds of processor time this process has used: on a shared machine the only fair measure of speed.
+fn processor_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // After the name, which may hold anything, in hundredths of a second.
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    let ticks: u64 = fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+    ticks as f64 / 100.0
+}
+
+#[test]
+fn storms_pass() {
+    let seeds = Seeds::from_environment(PLAIN);
+    let (begun, spent) = (Instant::now(), processor_seconds());
+    let (mut count, mut events) = (0u64, 0u64);
+    let mut marks = Marks::default();
+    let mut failed = Vec::new();
+    for seed in seeds.iter() {
+        count += 1;
+        let Some(world) = pass_or_explain(Setup::drawn(seed)) else {
+            failed.push(seed);
+            continue;
+        };
+        events += world.events;
+        marks.add(&world.marks);
+    }
+    let (seconds, spent) = (begun.elapsed().as_secs_f64(), processor_seconds() - spent);
+    println!("{count} seeds from {}: {events} events in {seconds:.1} s", seeds.range.start);
+    println!("{spent:.1} s of processor time, {:.0} events per second of it", events as f64 / spent.max(0.01));
+    for mark in Mark::ALL {
+        println!("{:>12} {mark:?}", marks.count(*mark));
+    }
+    assert!(failed.is_empty(), "these seeds fail: {failed:?}");
+    if count >= STANDARD {
+        assert!(marks.never().is_empty(), "never hit: {:?}", marks.never());
+    }
+}
+
+/// One seed, with its whole trace where `SIM_TRACE` is set.
+#[test]
+fn one_seed() {
+    let seed = Seeds::from_environment(1).range.start;
+    let reading = std::env::var_os("SIM_TRACE").is_some();
+    let outcome = catch_unwind(AssertUnwindSafe(|| pass(Setup::drawn(seed), reading)));
+    for line in trace::last_lines(usize::MAX) {
+        println!("{line}");
+    }
+    match outcome {
+        Ok(world) => println!("{:?}\n{} events", world.setup, world.events),
+        Err(failed) => resume_unwind(failed),
+    }
+}
+
+#[test]
+fn equal_seeds_give_equal_traces() {
+    for seed in 0..6 {
+        let run = |seed, reading| {
+            let mut world = World::new(Setup::drawn(seed), reading);
+            world.run(6000);
+            (world.trace.history, world.events, trace::last_lines(usize::MAX))
+        };
+        let (history, events, lines) = run(seed, true);
+        assert!(lines.len() > 10);
+        assert_eq!((history, events, lines), run(seed, true), "seed {seed}");
+        assert_eq!((history, events), (run(seed, false).0, run(seed, false).1), "seed {seed}: reading changes it");
+        assert_ne!(history, run(seed + 1, false).0);
+    }
+}

@@ -1,0 +1,302 @@
+//! What must hold in every world, checked always: on everything signed, executed, convicted and kept.
+
+use std::collections::HashMap;
+
+use tally_consensus::{Alarm, Evidence, EvidenceKind, Message, Order, Reject, Unsigned};
+use tally_ledger::{BlockInput, LaneInput};
+use tally_types::{Epoch, Hash, Header, Height, VoteKind, header::Executed, signature::SignatureCheck};
+
+use crate::{marks::Mark, world::World};
+
+/// A promise that was broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Violation {
+    /// Two honest nodes hold different blocks of one height to be final.
+    Fork,
+    /// Two honest nodes have different states at one height.
+    Roots,
+    /// Tokens appeared or vanished.
+    Supply,
+    /// A transaction ran twice, or elsewhere on another node.
+    RanTwice,
+    /// A transaction ran that no node ever admitted.
+    NeverAdmitted,
+    /// An honest key signed two things where it may sign one.
+    SignedTwice,
+    /// A node without its journal signed too early. Rule R3.
+    SignedTooEarly,
+    /// Evidence against an honest validator, or that proves nothing.
+    BadEvidence,
+    /// An alarm that no faulty leader explains.
+    Alarm,
+    /// More is kept than the bounds allow.
+    Bounds,
+}
+
+/// What a key may sign once only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Kind {
+    Proposal,
+    Prepare,
+    Commit,
+    ViewChange,
+    Batch,
+    Have,
+}
+
+/// What the checkers remember.
+#[derive(Default)]
+pub struct Checkers {
+    /// Violations that a tolerant world has seen.
+    pub violations: Vec<(Violation, String)>,
+    /// The first digest each key signed, by validator, kind, epoch, and view, sequence or counter.
+    signed: HashMap<(usize, Kind, u64, u64), Hash>,
+    /// The chain, by height: the first node to call a block final decides, the others must agree.
+    pub chain: Vec<Hash>,
+    roots: HashMap<Height, Executed>,
+    /// Executed transactions, with the height and place that executed them.
+    pub executed: HashMap<Hash, (Height, u32)>,
+    /// Who convicted whom of what.
+    pub evidence: Vec<(usize, Evidence)>,
+    /// Epochs of the batches that carried a transaction.
+    sealed_in: HashMap<Hash, Epoch>,
+    looks: u64,
+}
+
+impl Checkers {
+    pub fn new(genesis: Hash) -> Checkers {
+        Checkers { chain: vec![genesis], ..Checkers::default() }
+    }
+}
+
+impl World {
+    /// Names the seed and how to see it again: every failure begins with this.
+    pub fn name(&self) -> String {
+        format!("seed {}", self.setup.seed)
+    }
+
+    fn violate(&mut self, violation: Violation, what: String) {
+        self.note(violation as u64, || format!("VIOLATION {violation:?}: {what}"));
+        assert!(self.setup.tolerant, "{}: {violation:?}: {what}", self.name());
+        self.checkers.violations.push((violation, what));
+    }
+
+    /// An honest key signs one thing per (kind, epoch, view) and per place of its lane, ever, also over restarts.
+    pub fn check_signed(&mut self, node: usize, unsigned: &Unsigned) {
+        if !self.nodes[node].honest {
+            return;
+        }
+        let genesis = self.keys.genesis();
+        let (kind, epoch, number, digest) = match unsigned {
+            Unsigned::Proposal { epoch, view, header, .. } => (Kind::Proposal, *epoch, view.0, header.hash()),
+            Unsigned::Ballot { epoch, ballot, .. } => {
+                let kind = match ballot.kind() {
+                    VoteKind::Prepare => Kind::Prepare,
+                    VoteKind::Commit => Kind::Commit,
+                    VoteKind::ViewChange => Kind::ViewChange,
+                };
+                (kind, *epoch, ballot.view().0, ballot.signed_bytes(genesis, *epoch).hash())
+            }
+            Unsigned::Batch(batch) => (Kind::Batch, batch.epoch(), batch.seq().0, batch.digest()),
+            Unsigned::Have { vector, .. } => (Kind::Have, vector.epoch, vector.counter, Hash::of(&vector.encode())),
+        };
+        if self.nodes[node].forbidden.is_some_and(|up_to| epoch <= up_to) {
+            self.violate(
+                Violation::SignedTooEarly,
+                format!("{node} signs {kind:?} in epoch {epoch} without its journal"),
+            );
+        }
+        let known = self.checkers.signed.insert((node, kind, epoch.0, number), digest);
+        if known.is_some() && kind == Kind::Proposal {
+            self.marks.hit(Mark::ProposalAgain);
+        }
+        if known.is_some_and(|known| known != digest) {
+            self.violate(Violation::SignedTwice, format!("{node} signs a second {kind:?} {epoch}/{number}"));
+        }
+    }
+
+    /// Execution, by the real ledger, and what must hold of it.
+    pub fn execute(&mut self, node: usize, order: Order) -> Executed {
+        let header = order.header.clone();
+        let height = header.height.0 as usize;
+        assert_eq!(self.nodes[node].blocks.len() + 1, height, "{}: {node} executes out of order", self.name());
+        let lanes = order.validators.members().iter().zip(&order.lanes).map(|(member, batches)| LaneInput {
+            fee_recipient: member.address,
+            transactions: batches.iter().flat_map(|batch| batch.transactions()).map(|bytes| &bytes[..]).collect(),
+        });
+        let input = BlockInput { height: header.height, time: header.time, lanes: lanes.collect() };
+        let outcome = self.nodes[node].ledger.execute(&input).expect("the supply is what it was");
+        let executed = outcome.executed;
+        if order.commit.is_none() {
+            self.marks.hit(Mark::FinalByDescendant);
+        }
+        self.note(executed.height.0 << 8 ^ node as u64, || {
+            format!("{node} executes {header:?} with {} transactions", outcome.transactions.len())
+        });
+        if self.nodes[node].honest {
+            self.check_block(node, &header, executed);
+            for done in &outcome.transactions {
+                self.check_transaction(node, done.receipt.tx_id, (header.height, done.receipt.index));
+                if done.receipt.result.is_err() {
+                    self.marks.hit(Mark::FailedWithFee);
+                }
+            }
+            for (id, _) in &outcome.discarded {
+                self.clients.pending.remove(id);
+                self.marks.hit(Mark::Discarded);
+            }
+        }
+        self.nodes[node].blocks.push((order, executed));
+        self.nodes[node].note_executed();
+        executed
+    }
+
+    fn check_block(&mut self, node: usize, header: &Header, executed: Executed) {
+        let height = header.height.0 as usize;
+        if self.checkers.chain.len() == height {
+            self.checkers.chain.push(header.hash());
+        }
+        if self.checkers.chain.get(height) != Some(&header.hash()) {
+            self.violate(Violation::Fork, format!("{node} has {header:?} final at height {height}"));
+        }
+        let supply = self.nodes[node].ledger.state().supply();
+        if supply != self.genesis.total_supply {
+            self.violate(Violation::Supply, format!("{node} has {supply:?} at height {height}"));
+        }
+        let known = *self.checkers.roots.entry(header.height).or_insert(executed);
+        if known != executed {
+            self.violate(Violation::Roots, format!("{node} has another state at height {height}"));
+        }
+    }
+
+    fn check_transaction(&mut self, node: usize, id: Hash, place: (Height, u32)) {
+        self.clients.pending.remove(&id);
+        let known = *self.checkers.executed.entry(id).or_insert(place);
+        if known != place {
+            self.violate(Violation::RanTwice, format!("{node} executes {id:?} at {place:?} and at {known:?}"));
+        }
+        if !self.clients.admitted.contains(&id) {
+            self.violate(Violation::NeverAdmitted, format!("{node} executes {id:?}"));
+        }
+    }
+
+    /// Evidence convicts faulty validators only, and anybody can check it.
+    pub fn check_evidence(&mut self, node: usize, evidence: Evidence) {
+        if !self.nodes[node].honest {
+            return;
+        }
+        self.note(node as u64 ^ 0xe0, || format!("{node} convicts {evidence:?}"));
+        self.marks.hit(match evidence.kind {
+            EvidenceKind::DoubleProposal => Mark::DoubleProposal,
+            EvidenceKind::DoublePrepare => Mark::DoublePrepare,
+            EvidenceKind::DoubleCommit => Mark::DoubleCommit,
+            EvidenceKind::DoubleViewChange => Mark::DoubleViewChange,
+            EvidenceKind::HiddenCommit => Mark::HiddenCommit,
+            EvidenceKind::DoubleBatch => Mark::DoubleBatch,
+        });
+        let culprit = self.index(&evidence.validator);
+        if self.nodes[culprit].honest {
+            self.violate(Violation::BadEvidence, format!("{node} convicts {culprit}, who is honest: {evidence:?}"));
+        }
+        let key = self.nodes[culprit].signer.key;
+        let holds = [&evidence.first, &evidence.second].into_iter().all(|(bytes, signature)| {
+            self.keys.holds(&SignatureCheck { key, bytes: bytes.clone(), signature: *signature })
+        });
+        if !holds || evidence.first.0 == evidence.second.0 {
+            self.violate(Violation::BadEvidence, format!("{node} has evidence that proves nothing: {evidence:?}"));
+        }
+        self.checkers.evidence.push((node, evidence));
+    }
+
+    /// Other roots are alarming; they are explained by a Byzantine leader only. A payload that does not fit never is.
+    pub fn check_alarm(&mut self, node: usize, alarm: &Alarm) {
+        self.note(node as u64 ^ 0xa1, || format!("{node} raises {alarm:?}"));
+        let explained = self.setup.byzantine.iter().any(|(_, kind)| kind.names_wrong_roots());
+        match alarm {
+            Alarm::StateMismatch { .. } if explained => self.marks.hit(Mark::RootsAlarm),
+            _ if self.nodes[node].honest => self.violate(Violation::Alarm, format!("{node} raises {alarm:?}")),
+            _ => {}
+        }
+    }
+
+    /// Every queue of a machine stays within its bound, whatever it is sent.
+    pub fn check_bounds(&mut self, node: usize) {
+        self.checkers.looks += 1;
+        if !self.checkers.looks.is_multiple_of(32) {
+            return;
+        }
+        let Some(machine) = &self.nodes[node].machine else { return };
+        let n = self.setup.stakes.len();
+        let [votes, headers, batches, requests] = machine.kept();
+        let status = machine.status();
+        let waiting = status.waiting_bytes;
+        // PREPAREs of 17 views, COMMITs of 16, two VIEW-CHANGEs per signer: rule V5. Batches: four windows per lane, and
+        // those of final blocks that wait for execution or for a certified root.
+        let unreleased = 64 + 128 + status.final_height.0.saturating_sub(status.executed.0) as usize;
+        let bounds = [n * 35, 1024 + 64, n * (4 * 64 + 8) + unreleased * 128, 256];
+        let within = [votes, headers, batches, requests].iter().zip(bounds).all(|(kept, bound)| *kept <= bound);
+        // A flood may overshoot by what was admitted together; lapsed batches of a lane's window come on top.
+        let waiting_bound = (64 << 10) + (400 * 512) + 64 * (256 << 10);
+        if !within || waiting > waiting_bound {
+            self.violate(
+                Violation::Bounds,
+                format!(
+                    "{node} keeps {:?} of {bounds:?}, {waiting} bytes",
+                    machine_kept(votes, headers, batches, requests)
+                ),
+            );
+        }
+    }
+
+    /// A client's transaction that lapsed with an epoch is sealed anew in the next.
+    pub fn note_sealed(&mut self, unsigned: &Unsigned) {
+        let Unsigned::Batch(batch) = unsigned else { return };
+        for bytes in batch.transactions() {
+            let before = self.checkers.sealed_in.insert(Hash::of(bytes), batch.epoch());
+            if before.is_some_and(|before| before < batch.epoch()) {
+                self.marks.hit(Mark::SealedAnew);
+            }
+        }
+    }
+
+    pub fn mark_dropped(&mut self, reject: Reject) {
+        let mark = match reject {
+            Reject::FarView => Mark::FarViewDropped,
+            Reject::Gap => Mark::GapDropped,
+            Reject::NotLeader => Mark::NotLeaderDropped,
+            _ => return,
+        };
+        self.marks.hit(mark);
+    }
+
+    /// What a proposal that arrives shows.
+    pub fn show(&mut self, to: usize, from: usize, message: &Message) {
+        if let Some(mut behaviour) = self.nodes[to].behaviour.take() {
+            self.let_act(to, |scene| behaviour.on_receive(scene, from, message));
+            self.nodes[to].behaviour = Some(behaviour);
+        }
+        let Message::Proposal(proposal) = message else { return };
+        self.nodes[to].was_proposed_to = true;
+        let header = &proposal.header;
+        if header.view < proposal.view {
+            self.marks.hit(Mark::LastBlockAgain);
+        }
+        if header.height.above(header.executed.height) > self.setup.params.execution_window {
+            self.marks.hit(Mark::WindowClosed);
+        }
+        let unix = self.clock_of(to).unix;
+        if header.time > unix.plus(self.setup.params.max_clock_drift_ms) {
+            self.marks.hit(Mark::TimeWaited);
+        }
+        if let Some(certificate) = &proposal.justification
+            && certificate.kind == VoteKind::Commit
+            && certificate.epoch == proposal.epoch
+        {
+            self.marks.hit(Mark::CommitJustifies);
+        }
+    }
+}
+
+fn machine_kept(votes: usize, headers: usize, batches: usize, requests: usize) -> String {
+    format!("{votes} votes, {headers} headers, {batches} batches, {requests} requests")
+}

@@ -1,0 +1,80 @@
+//! What goes wrong with disks: bits rot, writes go astray, syncs fail, space runs out.
+
+use tally_node::store::{
+    disk::Disk as _,
+    sim_disk::{SECTOR_BYTES, SimDisk},
+};
+
+use crate::world::World;
+
+impl World {
+    /// Damages what a stopped node's disk holds, sometimes. One bit is damage that rule R2 mends, so the node is still
+    /// held to what it signed; more may cost both copies, and then it counts as Byzantine.
+    pub fn rot(&mut self, node: usize) {
+        if !self.rng.percent(60) {
+            return;
+        }
+        let disk = self.nodes[node].disk.clone();
+        match self.rng.below(5) {
+            0 | 1 => self.flip_bits(node, &disk, 1),
+            4 => {
+                // The whole disk is gone: the node finds an empty journal where there was one, and follows. Rule R3 makes
+                // that safe, so it is still held to what it signed.
+                self.nodes[node].lose_disk();
+                self.nodes[node].wrote = true;
+                self.note(node as u64 ^ 0xd1, || format!("the disk of {node} is gone"));
+            }
+            2 => {
+                let bits = 2 + self.rng.below(8);
+                self.nodes[node].honest = false;
+                self.flip_bits(node, &disk, bits);
+            }
+            _ => {
+                self.nodes[node].honest = false;
+                self.misdirect(node, &disk);
+            }
+        }
+    }
+
+    fn flip_bits(&mut self, node: usize, disk: &SimDisk, bits: u64) {
+        for _ in 0..bits {
+            let Some((name, bytes)) = self.some_file(disk) else { return };
+            let (offset, bit) = (self.rng.index(bytes.len()), self.rng.below(8) as u8);
+            disk.flip_bit(&name, offset, bit);
+            self.note(offset as u64, || format!("a bit rots on the disk of {node}: {name} at byte {offset}"));
+        }
+    }
+
+    /// A write that went to another sector: one sector's content lies over another's.
+    fn misdirect(&mut self, node: usize, disk: &SimDisk) {
+        let Some((name, mut bytes)) = self.some_file(disk) else { return };
+        let sectors = bytes.len() / SECTOR_BYTES;
+        if sectors < 2 {
+            return;
+        }
+        let (from, to) = (self.rng.index(sectors), self.rng.index(sectors));
+        bytes.copy_within(from * SECTOR_BYTES..(from + 1) * SECTOR_BYTES, to * SECTOR_BYTES);
+        disk.put(&name, bytes);
+        self.note(to as u64, || format!("a write goes astray on the disk of {node}: {name}, sector {from} over {to}"));
+    }
+
+    fn some_file(&mut self, disk: &SimDisk) -> Option<(String, Vec<u8>)> {
+        let names = disk.list().ok()?;
+        if names.is_empty() {
+            return None;
+        }
+        let name = names[self.rng.index(names.len())].clone();
+        let bytes = disk.bytes(&name).filter(|bytes| !bytes.is_empty())?;
+        Some((name, bytes))
+    }
+
+    /// Leaves a running node's disk room for a little more than it holds.
+    pub fn fill_disk(&mut self, node: usize) {
+        let disk = self.nodes[node].disk.clone();
+        let names = disk.list().unwrap_or_default();
+        let used: usize = names.iter().filter_map(|name| disk.bytes(name)).map(|bytes| bytes.len()).sum();
+        let room = self.rng.below(40_000);
+        disk.set_capacity(Some(used as u64 + room));
+        self.note(room, || format!("the disk of {node} has room for {room} bytes more"));
+    }
+}

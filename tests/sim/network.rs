@@ -1,0 +1,298 @@
+//! The network of the world: delay, reordering, loss, duplicates, partitions, and what peers ask each other.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use tally_consensus::{Event, Fetch, FetchedBlock, Judgement, Message, Reject};
+use tally_types::{Batch, Certificate, Have, Header, Proposal, SignedBatch, SignedTransaction, ViewChange, Vote};
+
+use crate::{
+    marks::Mark,
+    world::{Happening, World},
+};
+
+#[derive(Debug)]
+pub enum Answer {
+    Headers(Vec<Header>),
+    Batches(Vec<Batch>),
+    Blocks(Vec<FetchedBlock>),
+}
+
+impl World {
+    /// Sends to every node of every other validator.
+    pub fn broadcast(&mut self, from: usize, message: &Message) {
+        let message = through_the_wire(message);
+        for to in 0..self.nodes.len() {
+            if self.nodes[to].validator != self.nodes[from].validator {
+                self.send_read(from, to, &message);
+            }
+        }
+    }
+
+    /// Sends to one node.
+    pub fn send(&mut self, from: usize, to: usize, message: &Message) {
+        let message = through_the_wire(message);
+        self.send_read(from, to, &message);
+    }
+
+    fn send_read(&mut self, from: usize, to: usize, message: &Message) {
+        let copies = if self.faulty() && self.rng.percent(self.setup.faults.duplicates) { 2 } else { 1 };
+        for _ in 0..copies {
+            if let Some(delay) = self.travel(from, to) {
+                self.at(delay, Happening::Deliver { to, from, message: Box::new(message.clone()) });
+            }
+        }
+    }
+
+    /// How long a message takes; none: it is lost.
+    pub fn travel(&mut self, from: usize, to: usize) -> Option<u64> {
+        if self.is_cut(from, to) {
+            return None;
+        }
+        if !self.faulty() {
+            return Some(1 + self.rng.below(5));
+        }
+        if self.rng.percent(self.setup.faults.loss) {
+            return None;
+        }
+        // Most are quick, some take up to the longest delay: reordering.
+        let longest =
+            if self.rng.percent(90) { self.setup.faults.delay_ms.min(20) } else { self.setup.faults.delay_ms };
+        Some(1 + self.rng.below(longest.max(1)))
+    }
+
+    fn is_cut(&self, from: usize, to: usize) -> bool {
+        self.cut.get(from * self.nodes.len() + to).copied().unwrap_or(false)
+    }
+
+    /// Which pairs cannot talk, from now on.
+    pub fn cut_where(&mut self, is_cut: impl Fn(usize, usize) -> bool) {
+        let n = self.nodes.len();
+        self.cut = (0..n * n).map(|pair| pair / n != pair % n && is_cut(pair / n, pair % n)).collect();
+    }
+
+    /// Draws another partition, or none.
+    pub fn partition(&mut self) {
+        let n = self.nodes.len();
+        let kind = self.rng.below(6);
+        match kind {
+            0 => {
+                let sides: Vec<u64> = (0..n).map(|_| self.rng.below(2)).collect();
+                self.cut_where(|one, two| sides[one] != sides[two]);
+                self.marks.hit(Mark::SymmetricPartition);
+            }
+            1 => {
+                // Each direction by itself.
+                let cut: Vec<bool> = (0..n * n).map(|_| self.rng.percent(30)).collect();
+                self.cut_where(|one, two| cut[one * n + two]);
+                self.marks.hit(Mark::AsymmetricPartition);
+            }
+            2 if n > 3 => {
+                self.cut_where(|one, two| (one + 1) % n != two && (two + 1) % n != one);
+                self.marks.hit(Mark::RingPartition);
+            }
+            _ => self.cut.clear(),
+        }
+        self.note(kind, || format!("partition of kind {kind}"));
+        let next = 500 + self.rng.below(8000);
+        self.at(next, Happening::Partition);
+    }
+
+    pub fn deliver(&mut self, to: usize, from: usize, message: Message) {
+        if self.nodes[to].machine.is_none() {
+            return;
+        }
+        let from_address = self.nodes[from].signer.address;
+        self.show(to, from, &message);
+        match self.nodes[to].sets.judge(self.keys.genesis(), &message) {
+            Judgement::Check(checks) => {
+                if !checks.iter().all(|check| self.keys.holds(check)) {
+                    return self.end_connection(to, from);
+                }
+                if let Message::Batch(batch) = &message
+                    && !self.has_good_transactions(&batch.batch)
+                {
+                    self.marks.hit(Mark::BadTransactionsDropped);
+                    return;
+                }
+                let digest = digest_of(&message) ^ (to as u64) << 8 ^ from as u64;
+                self.note(digest, || format!("{from} -> {to}: {}", describe(&message)));
+                self.handle(to, Event::Message { from: from_address, message });
+            }
+            Judgement::Ahead => {
+                self.marks.hit(Mark::HeardAhead);
+                self.handle(to, Event::Ahead { from: from_address });
+            }
+            Judgement::Over => {
+                self.marks.hit(Mark::HeardBehind);
+                self.handle(to, Event::Behind { from: from_address });
+            }
+            Judgement::Drop(Reject::Forged) => self.end_connection(to, from),
+            Judgement::Drop(_) => {}
+        }
+    }
+
+    /// Rule P2: what does not verify is dropped and ends that connection; it comes up again soon.
+    fn end_connection(&mut self, to: usize, from: usize) {
+        self.marks.hit(Mark::ForgedDropped);
+        self.note(to as u64 ^ 0xf0, || format!("{to} hangs up on {from}: forged"));
+        let due = self.hung_up.get(&(to, from)).copied().unwrap_or(0);
+        if due <= self.now {
+            self.hung_up.insert((to, from), self.now + 500);
+            self.at(500, Happening::Reconnect { one: to, two: from });
+        }
+    }
+
+    /// Rule D2: every transaction of a batch is well formed and signed. Asked once per batch: the answer is the same
+    /// everywhere.
+    pub fn has_good_transactions(&mut self, batch: &Batch) -> bool {
+        if let Some(known) = self.good_batches.get(&batch.digest()) {
+            return *known;
+        }
+        let good = batch.transactions().iter().all(|bytes| {
+            let parsed = SignedTransaction::parse(bytes, &self.genesis.chain);
+            parsed.is_ok_and(|transaction| self.keys.holds(transaction.check()))
+        });
+        self.good_batches.insert(batch.digest(), good);
+        good
+    }
+
+    /// A peer asks: the behaviour of a Byzantine one may keep silent.
+    pub fn answer(&mut self, node: usize, from: usize, fetch: Fetch) {
+        if self.nodes[node].behaviour.as_mut().is_some_and(|behaviour| !behaviour.answers(&fetch)) {
+            return;
+        }
+        let Some(machine) = &self.nodes[node].machine else { return };
+        let answer = match fetch {
+            Fetch::Headers(hashes) => {
+                Answer::Headers(hashes.iter().filter_map(|hash| machine.lookup_header(hash)).cloned().collect())
+            }
+            Fetch::Batches(wanted) => Answer::Batches(
+                wanted.iter().flat_map(|(tip, above)| machine.lookup_batches(tip, *above, 64)).take(64).collect(),
+            ),
+            Fetch::Blocks { from, to } => {
+                // As a real node: past the end, up to the next block with a certificate of its own.
+                let mut blocks = Vec::new();
+                for (order, _) in self.nodes[node].blocks.iter().skip(from.0.saturating_sub(1) as usize) {
+                    let batches = order.lanes.iter().flatten().cloned().collect();
+                    let (header, commit) = (order.header.clone(), order.commit.clone());
+                    let enough = header.height >= to && commit.is_some();
+                    blocks.push(FetchedBlock { header, batches, commit });
+                    if enough {
+                        break;
+                    }
+                }
+                Answer::Blocks(blocks)
+            }
+        };
+        let answer = match self.nodes[node].behaviour.take() {
+            None => answer,
+            Some(mut behaviour) => {
+                let mut twisted = None;
+                self.let_act(node, |scene| twisted = Some(behaviour.on_answer(scene, answer)));
+                self.nodes[node].behaviour = Some(behaviour);
+                twisted.expect("every behaviour answers something")
+            }
+        };
+        if let Some(delay) = self.travel(node, from) {
+            self.at(delay, Happening::Answer { to: from, from: node, answer });
+        }
+    }
+
+    pub fn take_answer(&mut self, to: usize, from: usize, answer: Answer) {
+        self.note((to as u64) << 8 ^ from as u64 ^ 0xa5_0000, || format!("{from} answers {to}: {answer:?}"));
+        if self.nodes[to].machine.is_none() {
+            return;
+        }
+        let event = match answer {
+            Answer::Headers(headers) => {
+                if !headers.is_empty() {
+                    self.marks.hit(Mark::HeaderFetched);
+                }
+                Event::Headers(headers)
+            }
+            Answer::Batches(mut batches) => {
+                batches.retain(|batch| self.has_good_transactions(batch));
+                Event::Batches(batches)
+            }
+            Answer::Blocks(mut blocks) => {
+                let from = self.nodes[from].signer.address;
+                let judgement = self.nodes[to].sets.judge_blocks(self.keys.genesis(), &mut blocks);
+                let Judgement::Check(checks) = judgement else { return };
+                if !checks.iter().all(|check| self.keys.holds(check)) {
+                    return;
+                }
+                if !blocks.is_empty() {
+                    self.marks.hit(Mark::RangeFetched);
+                }
+                Event::Blocks { from, blocks }
+            }
+        };
+        self.handle(to, event);
+    }
+}
+
+/// Every message goes through its bytes, as between real nodes.
+fn through_the_wire(message: &Message) -> Message {
+    let read = "what is written can be read";
+    let certificate = |certificate: &Option<Arc<Certificate>>| {
+        certificate.as_ref().map(|one| Arc::new(Certificate::parse(&one.encode()).expect(read)))
+    };
+    match message {
+        Message::Proposal(proposal) => {
+            Message::Proposal(Arc::new(Proposal::from_proto(&proposal.to_proto()).expect(read)))
+        }
+        Message::Vote(vote) => Message::Vote(Vote::from_proto(&vote.to_proto()).expect(read)),
+        Message::ViewChange(change) => Message::ViewChange(ViewChange::from_proto(&change.to_proto()).expect(read)),
+        Message::Batch(batch) => Message::Batch(SignedBatch::from_proto(&batch.to_proto()).expect(read)),
+        Message::Have(have) => Message::Have(Arc::new(Have::from_proto(&have.to_proto()).expect(read))),
+        Message::Certificates { entry, highest_commit } => {
+            Message::Certificates { entry: certificate(entry), highest_commit: certificate(highest_commit) }
+        }
+    }
+}
+
+/// Tells messages apart in the digest of a run.
+fn digest_of(message: &Message) -> u64 {
+    let of = |signature: &tally_types::Signature| {
+        u64::from_le_bytes(signature.0[..8].try_into().expect("eight of 64 bytes"))
+    };
+    match message {
+        Message::Proposal(proposal) => of(&proposal.signature),
+        Message::Vote(vote) => of(&vote.signature),
+        Message::ViewChange(change) => of(&change.signature),
+        Message::Batch(batch) => of(&batch.signature),
+        Message::Have(have) => of(&have.signature),
+        Message::Certificates { entry, highest_commit } => {
+            let views = [entry, highest_commit].map(|one| one.as_ref().map_or(0, |one| one.epoch.0 << 20 | one.view.0));
+            views[0] << 32 ^ views[1]
+        }
+    }
+}
+
+fn describe(message: &Message) -> String {
+    let name = |certificate: &Option<Arc<Certificate>>| match certificate {
+        Some(one) => format!("{:?} {}/{}", one.kind, one.epoch, one.view),
+        None => "none".into(),
+    };
+    match message {
+        Message::Proposal(proposal) => {
+            let by = name(&proposal.justification);
+            format!("PROPOSAL {:?} in view {} on {by}", proposal.header, proposal.view)
+        }
+        Message::Vote(vote) => {
+            format!("{:?} {}/{} {:?} by {}", vote.kind, vote.epoch, vote.view, vote.block, vote.signer)
+        }
+        Message::ViewChange(change) => {
+            format!("VIEW-CHANGE {}/{} h={} by {}", change.epoch, change.view, change.highest_view, change.signer)
+        }
+        Message::Batch(batch) => format!("BATCH {:?}", batch.batch),
+        Message::Have(have) => {
+            let vector = &have.vector;
+            let tips: BTreeMap<usize, _> = vector.tips.iter().enumerate().filter(|(_, tip)| tip.seq.0 > 0).collect();
+            format!("HAVE {}/{} x={} {tips:?} by {}", vector.epoch, vector.view, vector.executed, have.signer)
+        }
+        Message::Certificates { entry, highest_commit } => {
+            format!("CERTIFICATES entry {}, commit {}", name(entry), name(highest_commit))
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! One node of the world: the production machine, ledger and journal on a simulated disk, and how it starts and stops.
+
+use std::sync::Arc;
+
+use tally_consensus::{Action, Config, Event, Machine, Now, Record, Sets, Voting};
+use tally_ledger::Ledger;
+use tally_node::store::{
+    journal::{Journal, JournalConfig, OpenError, Recovered},
+    sim_disk::{Loss, SimDisk},
+};
+use tally_types::{Epoch, Height, UnixMillis, header::Executed};
+
+use crate::{
+    byzantine::Behaviour,
+    keys::{self, Signer},
+    marks::Mark,
+    setup::START_MS,
+    world::{Happening, World},
+};
+
+/// Blocks after which a node takes a snapshot of its state: few, so that short runs restart from one.
+const SNAPSHOT_BLOCKS: u64 = 16;
+
+pub struct Node {
+    /// Its place among the validators. Twins share one.
+    pub validator: usize,
+    pub signer: Signer,
+    /// It keeps the protocol and its disk keeps what was synced: the checkers hold it to that.
+    pub honest: bool,
+    pub behaviour: Option<Box<dyn Behaviour>>,
+    pub machine: Option<Machine>,
+    pub sets: Sets,
+    /// What a crash leaves is what the real journal finds on this disk.
+    pub disk: SimDisk,
+    pub journal: Option<Journal>,
+    pub ledger: Ledger,
+    /// A state the journal has caught up with: a start executes only what is above it.
+    pub snapshot: Option<Ledger>,
+    to_write: Option<Ledger>,
+    pub incarnation: u64,
+    /// Final blocks executed, by height from 1, with what execution led to.
+    pub blocks: Vec<(tally_consensus::Order, Executed)>,
+    /// What the machine wants done at the end of this turn.
+    pub actions: Vec<Action>,
+    pub in_turn: bool,
+    /// A proposal arrived in this turn.
+    pub was_proposed_to: bool,
+    /// When the next tick is due, in the world's time.
+    pub tick_at: u64,
+    pub busy_until: u64,
+    /// Something it wrote was synced once.
+    pub wrote: bool,
+    pub clock: Clock,
+    /// It runs without the journal it once had, and must not sign up to this epoch.
+    pub forbidden: Option<Epoch>,
+}
+
+/// A clock that is off and runs at its own speed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Clock {
+    /// How far the wall clock is off, milliseconds.
+    pub skew_ms: i64,
+    /// How much too fast it runs, per mille; negative: too slow.
+    pub drift: i64,
+    /// When the process was started: where its monotonic clock begins.
+    pub since_ms: u64,
+}
+
+impl Clock {
+    fn mono(&self, now: u64) -> u64 {
+        (now - self.since_ms) * (1000 + self.drift) as u64 / 1000
+    }
+
+    /// The first moment of the world at which this clock has reached `mono`.
+    fn when(&self, mono: u64) -> u64 {
+        let speed = (1000 + self.drift) as u64;
+        self.since_ms.saturating_add(mono.saturating_mul(1000).div_ceil(speed))
+    }
+}
+
+impl Node {
+    pub fn new(validator: usize, genesis: &tally_types::Genesis) -> Node {
+        Node {
+            validator,
+            signer: Signer { address: keys::operator(validator), key: keys::validator(validator) },
+            honest: true,
+            behaviour: None,
+            machine: None,
+            sets: Sets::default(),
+            disk: SimDisk::new(),
+            journal: None,
+            ledger: Ledger::genesis(genesis),
+            snapshot: None,
+            to_write: None,
+            incarnation: 0,
+            blocks: Vec::new(),
+            actions: Vec::new(),
+            in_turn: false,
+            was_proposed_to: false,
+            tick_at: u64::MAX,
+            busy_until: 0,
+            wrote: false,
+            clock: Clock::default(),
+            forbidden: None,
+        }
+    }
+
+    /// Takes its disk away. What it signed is forgotten with it.
+    pub fn lose_disk(&mut self) {
+        self.disk = SimDisk::new();
+        self.snapshot = None;
+        self.wrote = false;
+    }
+
+    /// Execution up to `height` is durable in the journal.
+    pub fn note_durable(&mut self, height: Height) {
+        if let Some(ledger) = self.to_write.take_if(|ledger| ledger.executed().height <= height) {
+            self.snapshot = Some(ledger);
+        }
+    }
+
+    pub fn note_executed(&mut self) {
+        if self.ledger.executed().height.0.is_multiple_of(SNAPSHOT_BLOCKS) && self.to_write.is_none() {
+            self.to_write = Some(self.ledger.clone());
+        }
+    }
+}
+
+/// How a node stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// The process ends; the system still writes what it was given.
+    Kill,
+    /// The power fails: what was not synced may be lost, in part, or torn.
+    PowerCut,
+}
+
+impl World {
+    pub fn clock_of(&self, node: usize) -> Now {
+        let clock = self.nodes[node].clock;
+        let off = if self.faulty() { clock.skew_ms + self.now as i64 * clock.drift / 1000 } else { 0 };
+        Now { mono_ms: clock.mono(self.now), unix: UnixMillis((START_MS + self.now).saturating_add_signed(off)) }
+    }
+
+    /// The moment of the world at which `node` wants to be woken.
+    pub fn wake_at(&self, node: usize) -> Option<u64> {
+        let machine = self.nodes[node].machine.as_ref()?;
+        Some(self.nodes[node].clock.when(machine.wake_at()))
+    }
+
+    fn config(&self, node: usize) -> Config {
+        let mut config = Config::new(&self.genesis, Some(self.nodes[node].signer.address), self.genesis_executed);
+        config.waiting_bytes_max = 64 << 10;
+        config
+    }
+
+    /// Starts a node from its journal. False: its store refuses, and it stays down.
+    pub fn start(&mut self, node: usize, voting: Voting) -> bool {
+        let now = self.now;
+        let segment_bytes = self.setup.segment_bytes;
+        let ledger = self.nodes[node].snapshot.clone().unwrap_or_else(|| self.genesis_ledger.clone());
+        let covered = ledger.executed();
+        let state = &mut self.nodes[node];
+        state.incarnation += 1;
+        state.clock.since_ms = now;
+        state.blocks.truncate(covered.height.0 as usize);
+        state.sets = Default::default();
+        state.ledger = ledger;
+        state.to_write = None;
+        state.actions.clear();
+        state.in_turn = false;
+        state.busy_until = 0;
+        let mut config = JournalConfig::new(self.genesis.chain.genesis_hash.0);
+        config.segment_bytes = segment_bytes;
+        config.sector_bytes = 512;
+        config.reserve_bytes = 16 << 10;
+        let disk = Arc::new(state.disk.clone());
+        let mut machine = Machine::new(self.config(node), voting, covered);
+        let mut records = 0u64;
+        let opened = Journal::open::<String>(disk, config, &mut |_, record| {
+            records += 1;
+            let record = Record::parse(record.kind, &record.bytes).map_err(|error| error.to_string())?;
+            let mut out = Vec::new();
+            machine.replay(record, &mut out).map_err(|error| error.to_string())?;
+            self.execute_at_once(node, &mut machine, out);
+            Ok(())
+        });
+        let (journal, recovered) = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                self.refuse_start(node, &error);
+                return false;
+            }
+        };
+        self.mark_recovery(&recovered);
+        // As `run::open`: a journal that ends below what is known to have been durable in it has lost records. Rule R3.
+        let lost = (records == 0 && self.nodes[node].wrote) || machine.status().final_height < covered.height;
+        if lost && voting == Voting::Allowed {
+            let excused = !self.nodes[node].honest || self.setup.faults.rotting.contains(&node);
+            assert!(excused, "{}: {node} has lost its journal by itself", self.name());
+            drop((journal, machine));
+            self.nodes[node].snapshot = None;
+            self.observe_from_now(node);
+            return self.start(node, Voting::From(None));
+        }
+        self.note(node as u64 ^ 0x57, || format!("{node} starts with {records} records, {recovered:?}"));
+        self.finish_start(node, machine, journal, records);
+        true
+    }
+
+    fn finish_start(&mut self, node: usize, mut machine: Machine, journal: Journal, records: u64) {
+        if records > 0 {
+            self.marks.hit(Mark::Restarted);
+        }
+        if self.nodes[node].snapshot.is_some() {
+            self.marks.hit(Mark::SnapshotStart);
+        }
+        if machine.voting() != Voting::Allowed {
+            self.marks.hit(Mark::Observing);
+        }
+        let mut out = Vec::new();
+        machine.resume(self.clock_of(node), &mut out);
+        self.nodes[node].machine = Some(machine);
+        self.nodes[node].journal = Some(journal);
+        self.carry_out(node, out);
+        self.tick_later(node);
+        // Streams come up: everybody greets everybody.
+        for peer in 0..self.nodes.len() {
+            if self.nodes[peer].validator != self.nodes[node].validator && self.nodes[peer].machine.is_some() {
+                self.connect(node, peer);
+            }
+        }
+    }
+
+    /// Both ends hear that the stream between them is up.
+    pub fn connect(&mut self, one: usize, two: usize) {
+        let (first, second) = (self.nodes[one].signer.address, self.nodes[two].signer.address);
+        self.handle(one, Event::Connected(second));
+        self.handle(two, Event::Connected(first));
+    }
+
+    /// While the journal is replayed, final blocks are executed as they come.
+    fn execute_at_once(&mut self, node: usize, machine: &mut Machine, mut actions: Vec<Action>) {
+        while !actions.is_empty() {
+            let mut more = Vec::new();
+            for action in actions {
+                match action {
+                    Action::Execute(order) => {
+                        let executed = self.execute(node, *order);
+                        let validators = self.genesis.validators.clone();
+                        machine.handle(Now::default(), Event::Executed { executed, validators }, &mut more);
+                    }
+                    Action::Sets(_) => {}
+                    other => panic!("{}: {node} asks for {other:?} while it replays", self.name()),
+                }
+            }
+            actions = more;
+        }
+    }
+
+    fn mark_recovery(&mut self, recovered: &Recovered) {
+        if recovered.cut.is_some() {
+            self.marks.hit(Mark::TailCut);
+        }
+        if !recovered.repaired.is_empty() || recovered.headers_repaired + recovered.litter_cut > 0 {
+            self.marks.hit(Mark::JournalRepaired);
+        }
+    }
+
+    /// A store that refuses says so, and the node stays down until somebody does what the error says.
+    fn refuse_start(&mut self, node: usize, error: &OpenError<String>) {
+        self.note(node as u64 ^ 0x5e, || format!("{node} cannot start: {error}"));
+        // One bit is mended, always: rule R2.
+        let damaged = !self.nodes[node].honest;
+        let full = self.setup.faults.full_disks && error.to_string().contains("full");
+        assert!(damaged || full, "{}: {node} cannot start on a good disk: {error}", self.name());
+        if damaged {
+            self.marks.hit(Mark::JournalRefused);
+        }
+    }
+
+    /// From here on a node without its journal must not sign in this epoch or the next.
+    pub fn observe_from_now(&mut self, node: usize) {
+        let epochs = self.nodes.iter().filter_map(|other| other.machine.as_ref()).map(|machine| machine.status().epoch);
+        let highest = epochs.max().unwrap_or_default();
+        self.nodes[node].forbidden = Some(Epoch(highest.0 + 1).max(self.nodes[node].forbidden.unwrap_or_default()));
+    }
+
+    /// Stops a node, as if by surprise.
+    pub fn stop(&mut self, node: usize, how: Stop) {
+        self.note(node as u64 ^ 0xc0, || format!("{node} stops: {how:?}"));
+        let state = &mut self.nodes[node];
+        state.machine = None;
+        state.journal = None;
+        state.actions.clear();
+        state.tick_at = u64::MAX;
+        match how {
+            Stop::Kill => self.marks.hit(Mark::Killed),
+            Stop::PowerCut => {
+                let loss = match self.rng.below(3) {
+                    0 => Loss::Everything,
+                    1 => Loss::Nothing,
+                    _ => Loss::Some(self.rng.next()),
+                };
+                self.nodes[node].disk.crash(loss);
+            }
+        }
+        if self.faulty() && self.setup.faults.rotting.contains(&node) {
+            self.rot(node);
+        }
+        if self.nodes[node].behaviour.as_ref().is_some_and(|behaviour| behaviour.forgets()) {
+            self.nodes[node].lose_disk();
+        }
+        if self.nodes.iter().all(|node| node.machine.is_none()) {
+            self.marks.hit(Mark::Blackout);
+        }
+    }
+
+    /// Stops a node that will be back after a while.
+    pub fn stop_for(&mut self, node: usize, how: Stop, longest_ms: u64) {
+        self.stop(node, how);
+        let downtime = 1 + self.rng.below(longest_ms);
+        self.at(downtime, Happening::Restart { node });
+    }
+
+    pub fn restart(&mut self, node: usize) {
+        if self.nodes[node].machine.is_some() {
+            return;
+        }
+        // Whoever starts it again has made room.
+        self.nodes[node].disk.set_capacity(None);
+        if !self.start(node, Voting::Allowed) {
+            // The error says what to do: move the journal away, follow, and sign nothing for two epochs.
+            self.nodes[node].lose_disk();
+            self.observe_from_now(node);
+            assert!(self.start(node, Voting::From(None)), "an empty disk has nothing to refuse");
+        }
+    }
+}

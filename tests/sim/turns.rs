@@ -1,0 +1,271 @@
+//! A node's turn, as the driver's: what arrived is handled, its records are written with one sync, then the rest is done
+//! in the machine's order. Here it crashes, and here a Byzantine validator says something else.
+
+use tally_consensus::{Action, Event, Machine, Message, Record, Unsigned, Voting};
+use tally_node::store::journal::{self, Journal, JournalError};
+use tally_types::{VoteKind, vote::Ballot};
+
+use crate::{
+    byzantine::Scene,
+    marks::Mark,
+    node::Stop,
+    world::{Happening, World},
+};
+
+impl World {
+    /// Gives a node an event; what follows from it waits for the end of the turn.
+    pub fn handle(&mut self, node: usize, event: Event) {
+        let now = self.clock_of(node);
+        let state = &mut self.nodes[node];
+        let Some(machine) = state.machine.as_mut() else { return };
+        machine.handle(now, event, &mut state.actions);
+        self.begin_turn(node);
+    }
+
+    pub fn begin_turn(&mut self, node: usize) {
+        let state = &mut self.nodes[node];
+        if state.machine.is_some() && !state.in_turn {
+            state.in_turn = true;
+            let incarnation = state.incarnation;
+            self.at(0, Happening::EndTurn { to: node, incarnation });
+        }
+    }
+
+    pub fn end_turn(&mut self, node: usize) {
+        let now = self.clock_of(node);
+        let state = &mut self.nodes[node];
+        state.in_turn = false;
+        let Some(machine) = state.machine.as_mut() else { return };
+        machine.handle(now, Event::Tick, &mut state.actions);
+        let actions = std::mem::take(&mut state.actions);
+        self.carry_out(node, actions);
+        self.nodes[node].was_proposed_to = false;
+        self.check_bounds(node);
+        self.tick_later(node);
+    }
+
+    pub fn tick_later(&mut self, node: usize) {
+        let Some(at) = self.wake_at(node) else { return };
+        let at = at.max(self.now);
+        if at < self.nodes[node].tick_at {
+            self.nodes[node].tick_at = at;
+            let incarnation = self.nodes[node].incarnation;
+            self.at(at - self.now, Happening::Tick { to: node, incarnation });
+        }
+    }
+
+    /// The end of a turn: records, one sync, then everything else.
+    pub fn carry_out(&mut self, node: usize, actions: Vec<Action>) {
+        let faults = &self.setup.faults;
+        let (crashes, sync_errors) = (faults.crashes, faults.sync_errors);
+        // Crash points: anywhere in the writes of the turn, or after its sync and any first part of what is sent.
+        let crash = self.faulty() && crashes > 0 && self.rng.below(20_000) < crashes;
+        let cut_while_writing = crash && self.rng.percent(60);
+        let writes = actions.iter().any(|action| matches!(action, Action::Persist(_)));
+        if cut_while_writing {
+            let operations = self.rng.below(6);
+            self.nodes[node].disk.fail_power_after(operations);
+        } else if sync_errors && writes && self.faulty() && self.rng.below(2000) == 0 {
+            self.nodes[node].disk.fail_sync_after(0);
+        }
+        let written = self.write(node, &actions);
+        if cut_while_writing {
+            self.marks.hit(Mark::CutWhileWriting);
+            return self.stop_for(node, Stop::PowerCut, 5000);
+        }
+        if let Err(error) = written {
+            return self.stop_after(node, &error);
+        }
+        let stop = if crash { self.rng.index(actions.len() + 1) } else { actions.len() };
+        let mut own = Vec::new();
+        for action in actions.into_iter().take(stop) {
+            self.act(node, action, &mut own);
+        }
+        if crash {
+            return self.stop_for(node, Stop::PowerCut, 5000);
+        }
+        if !own.is_empty() {
+            let incarnation = self.nodes[node].incarnation;
+            self.at(0, Happening::Own { to: node, incarnation, messages: own });
+        }
+    }
+
+    /// One group, one sync; an overfull turn takes several.
+    fn write(&mut self, node: usize, actions: &[Action]) -> Result<(), JournalError> {
+        let records = actions.iter().filter_map(|action| match action {
+            Action::Persist(record) => Some(record),
+            _ => None,
+        });
+        let mut executed = None;
+        let mut any = false;
+        let journal = self.nodes[node].journal.as_mut().expect("a running node has a journal");
+        let mut votes_again = false;
+        for record in records {
+            any = true;
+            append(journal, record)?;
+            match record {
+                Record::Executed(result) => executed = Some(result.height),
+                Record::Certificate(certificate) if certificate.kind == VoteKind::ViewChange => {
+                    match &certificate.highest {
+                        None => self.marks.hit(Mark::TcWithoutCertificate),
+                        Some(highest) if highest.view.next() < certificate.view => {
+                            self.marks.hit(Mark::TcWithOlderCertificate);
+                        }
+                        Some(_) => {}
+                    }
+                }
+                Record::Stored(_) => self.marks.hit(Mark::BatchFetched),
+                Record::Validators(..) => self.marks.hit(Mark::EpochEntered),
+                _ => {}
+            }
+        }
+        if any {
+            journal.sync()?;
+            let state = &mut self.nodes[node];
+            state.wrote = true;
+            if let Some(height) = executed {
+                state.note_durable(height);
+            }
+            let votes = state.machine.as_ref().is_some_and(|machine| machine.voting() == Voting::Allowed);
+            votes_again = votes && state.forbidden.is_some();
+        }
+        if votes_again && actions.iter().any(|action| matches!(action, Action::Sign(Unsigned::Ballot { .. }))) {
+            self.marks.hit(Mark::VotesAgain);
+        }
+        Ok(())
+    }
+
+    /// A journal that cannot be written ends the process: what the disk holds is then unknown.
+    fn stop_after(&mut self, node: usize, error: &JournalError) {
+        let text = error.to_string();
+        self.note(node as u64 ^ 0x0d15c, || format!("{node} cannot write: {text}"));
+        let full = text.contains("full") || text.contains("space");
+        assert!(
+            self.faulty() && (self.setup.faults.sync_errors || self.setup.faults.full_disks),
+            "{}: {node} cannot write: {text}",
+            self.name()
+        );
+        self.marks.hit(if full { Mark::DiskFull } else { Mark::SyncFailed });
+        let how = if self.rng.percent(50) { Stop::Kill } else { Stop::PowerCut };
+        self.stop_for(node, how, 5000);
+    }
+
+    fn act(&mut self, node: usize, action: Action, own: &mut Vec<Message>) {
+        match action {
+            Action::Persist(_) => {}
+            Action::Sign(unsigned) => {
+                self.check_signed(node, &unsigned);
+                self.note_sealed(&unsigned);
+                self.mark_signed(node, &unsigned);
+                let message = self.keys.message(&self.nodes[node].signer, unsigned);
+                self.say(node, None, &message);
+                own.push(message);
+            }
+            Action::Broadcast(message) => self.say(node, None, &message),
+            Action::Send(to, message) => self.say(node, Some(self.index(&to)), &message),
+            Action::Ask(to, fetch) => {
+                let to = self.index(&to);
+                for to in self.nodes_of(to) {
+                    if let Some(delay) = self.travel(node, to) {
+                        self.at(delay, Happening::Ask { to, from: node, fetch: fetch.clone() });
+                    }
+                }
+            }
+            Action::Execute(order) => {
+                let executed = self.execute(node, *order);
+                // One thread executes, in order.
+                let done = self.nodes[node].busy_until.max(self.now) + self.rng.below(5);
+                self.nodes[node].busy_until = done;
+                let incarnation = self.nodes[node].incarnation;
+                self.at(done - self.now, Happening::Executed { to: node, incarnation, executed });
+            }
+            Action::Sets(sets) => self.nodes[node].sets = sets,
+            Action::Evidence(evidence) => self.check_evidence(node, *evidence),
+            Action::Alarm(alarm) => self.check_alarm(node, &alarm),
+            Action::Dropped(reject) => self.mark_dropped(reject),
+        }
+    }
+
+    fn mark_signed(&mut self, node: usize, unsigned: &Unsigned) {
+        let Some(agreement) = self.nodes[node].machine.as_ref().map(Machine::agreement) else { return };
+        match unsigned {
+            Unsigned::Ballot { epoch, ballot: Ballot::Commit(view, _), .. }
+                if *epoch == agreement.epoch() && view.next() < agreement.view() =>
+            {
+                self.marks.hit(Mark::LateCommit);
+            }
+            Unsigned::Ballot { ballot: Ballot::Prepare(view, _), .. } => {
+                let on_tc = agreement.entry().is_some_and(|entry| entry.kind == VoteKind::ViewChange);
+                if *view == agreement.view() && on_tc {
+                    self.marks.hit(Mark::PreparedOnTc);
+                }
+            }
+            Unsigned::Ballot { ballot: Ballot::ViewChange(..), .. } if self.nodes[node].was_proposed_to => {
+                self.marks.hit(Mark::ProposalGivenUp);
+            }
+            _ => {}
+        }
+    }
+
+    // Speaking.
+
+    /// A node speaks to a validator or to all; a Byzantine one says what it likes.
+    fn say(&mut self, node: usize, to: Option<usize>, message: &Message) {
+        if let Some(mut behaviour) = self.nodes[node].behaviour.take() {
+            self.let_act(node, |scene| behaviour.on_send(scene, to, message));
+            self.nodes[node].behaviour = Some(behaviour);
+            return;
+        }
+        match to {
+            None => self.broadcast(node, message),
+            Some(to) => self.nodes_of(to).into_iter().for_each(|to| self.send(node, to, message)),
+        }
+    }
+
+    pub fn mischief(&mut self, node: usize) {
+        if self.nodes[node].machine.is_some()
+            && let Some(mut behaviour) = self.nodes[node].behaviour.take()
+        {
+            self.let_act(node, |scene| behaviour.on_time(scene));
+            self.nodes[node].behaviour = Some(behaviour);
+        }
+        let next = 50 + self.rng.below(400);
+        self.at(next, Happening::Mischief { node });
+    }
+
+    /// Sets the scene for a Byzantine validator, and sends what it said.
+    pub fn let_act(&mut self, node: usize, act: impl FnOnce(&mut Scene<'_>)) {
+        let state = &self.nodes[node];
+        let mut scene = Scene {
+            me: state.validator,
+            genesis: &self.genesis,
+            status: state.machine.as_ref().map(Machine::status),
+            machine: state.machine.as_ref(),
+            rng: &mut self.rng,
+            keys: &self.keys,
+            signer: &state.signer,
+            said: Vec::new(),
+        };
+        act(&mut scene);
+        for (to, message) in scene.said {
+            match to {
+                None => self.broadcast(node, &message),
+                Some(to) => self.nodes_of(to).into_iter().for_each(|to| self.send(node, to, &message)),
+            }
+        }
+    }
+}
+
+fn append(journal: &mut Journal, record: &Record) -> Result<(), JournalError> {
+    let raw = journal::Record { kind: record.kind(), vital: record.vital(), bytes: record.encode() };
+    match journal.append(std::slice::from_ref(&raw)) {
+        Err(JournalError::GroupFull { .. }) => {
+            journal.sync()?;
+            journal.append(std::slice::from_ref(&raw))?;
+        }
+        other => {
+            other?;
+        }
+    }
+    Ok(())
+}
