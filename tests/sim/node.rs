@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tally_consensus::{Action, Config, Event, Machine, Now, Record, Sets, Voting};
 use tally_ledger::Ledger;
 use tally_node::store::{
-    journal::{Journal, JournalConfig, OpenError, Recovered},
+    journal::{Journal, JournalConfig, JournalError, OpenError, Recovered},
     sim_disk::{Loss, SimDisk},
 };
 use tally_types::{Epoch, Height, UnixMillis, header::Executed};
@@ -53,6 +53,8 @@ pub struct Node {
     pub clock: Clock,
     /// It runs without the journal it once had, and must not sign up to this epoch.
     pub forbidden: Option<Epoch>,
+    /// Its journal refused the last start, for damage.
+    refused: bool,
 }
 
 /// A clock that is off and runs at its own speed.
@@ -102,6 +104,7 @@ impl Node {
             wrote: false,
             clock: Clock::default(),
             forbidden: None,
+            refused: false,
         }
     }
 
@@ -270,11 +273,13 @@ impl World {
     /// A store that refuses says so, and the node stays down until somebody does what the error says.
     fn refuse_start(&mut self, node: usize, error: &OpenError<String>) {
         self.note(node as u64 ^ 0x5e, || format!("{node} cannot start: {error}"));
+        let disk_failed = matches!(error, OpenError::Journal(JournalError::Disk { .. }));
+        self.nodes[node].refused = !disk_failed;
+        let faults = &self.setup.faults;
         // One bit is mended, always: rule R2.
-        let damaged = !self.nodes[node].honest;
-        let full = self.setup.faults.full_disks && error.to_string().contains("full");
-        assert!(damaged || full, "{}: {node} cannot start on a good disk: {error}", self.name());
-        if damaged {
+        let excused = if disk_failed { faults.sync_errors || faults.full_disks } else { !self.nodes[node].honest };
+        assert!(excused, "{}: {node} cannot start on a good disk: {error}", self.name());
+        if !disk_failed {
             self.marks.hit(Mark::JournalRefused);
         }
     }
@@ -330,6 +335,10 @@ impl World {
         // Whoever starts it again has made room.
         self.nodes[node].disk.set_capacity(None);
         if !self.start(node, Voting::Allowed) {
+            if !self.nodes[node].refused {
+                // The disk failed, the journal is as it was: it is tried again.
+                return self.at(1000, Happening::Restart { node });
+            }
             // The error says what to do: move the journal away, follow, and sign nothing for two epochs.
             self.nodes[node].lose_disk();
             self.observe_from_now(node);
