@@ -14,6 +14,18 @@
 //! decimals = 9
 //! ```
 //!
+//! A network that was added with several nodes has a panel besides, whose stakes are as the genesis file proves them:
+//!
+//! ```toml
+//! [panels.local]
+//! total_stake = 4000000000000
+//!
+//! [[panels.local.nodes]]
+//! url = "http://127.0.0.1:4700"
+//! validator = "tally1…"      # which validator the node said it is; empty: none
+//! stake = 1000000000000
+//! ```
+//!
 //! Everything but `node` is pinned when the network is added. A node that says otherwise later is refused before
 //! anything is signed; the decimals are among it because a node that could change them could change what "12.5" means.
 
@@ -34,8 +46,11 @@ pub const FILE_NAME: &str = "config.toml";
 /// Most characters of a network's name.
 pub const NETWORK_NAME_LEN_MAX: usize = 32;
 
+/// Most nodes of a panel.
+pub const PANEL_NODES_MAX: usize = 16;
+
 const FILE_BYTES_MAX: usize = 256 * 1024;
-const NOTICE: &str = "# Written by tally-wallet: `network add` and `network use` replace this file.\n";
+const NOTICE: &str = "# Written by tally-wallet: the `network` commands replace this file.\n";
 
 /// Content of the file. A missing file is the default: no networks.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +65,31 @@ pub struct Config {
     /// Networks by name.
     #[serde(default)]
     pub networks: BTreeMap<String, Network>,
+    /// Networks that are asked through several nodes at once. Default: none, so each has its one `node`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub panels: BTreeMap<String, Panel>,
+}
+
+/// Nodes of one network that are asked together, and what each one's word weighs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Panel {
+    /// Stake of all validators, base units, at most 2^63-1. A smaller one than the real makes fewer nodes enough.
+    pub total_stake: u64,
+    /// 2 to [`PANEL_NODES_MAX`] nodes with different URLs.
+    pub nodes: Vec<PanelNode>,
+}
+
+/// A node of a panel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PanelNode {
+    /// `http://HOST:PORT` of its client API.
+    pub url: String,
+    /// Operator account of the validator it is; empty when it is none.
+    pub validator: String,
+    /// That validator's stake, base units; 0 when it is none, and then its word weighs nothing.
+    pub stake: u64,
 }
 
 /// A network and what its chain is pinned to.
@@ -144,6 +184,14 @@ impl Config {
         Ok(())
     }
 
+    /// Takes a network away, with its panel; none is in use afterwards if it was this one.
+    pub fn remove_network(&mut self, name: &str) -> Result<Network, ConfigError> {
+        let network = self.networks.remove(name).ok_or_else(|| ConfigError::NetworkNotFound(name.to_owned()))?;
+        self.panels.remove(name);
+        self.network = self.network.take().filter(|in_use| in_use != name);
+        Ok(network)
+    }
+
     /// Fails when the name is taken or no name: asked before a node is.
     pub fn ensure_network_free(&self, name: &str) -> Result<(), ConfigError> {
         check_name(name)?;
@@ -164,6 +212,12 @@ impl Config {
         for (name, network) in &self.networks {
             check_name(name)?;
             network.check(name)?;
+        }
+        for (name, panel) in &self.panels {
+            if !self.networks.contains_key(name) {
+                return Err(ConfigError::Field { field: format!("panels.{name}"), problem: "is of no network" });
+            }
+            panel.check(name)?;
         }
         match &self.network {
             Some(name) if !self.networks.contains_key(name) => {
@@ -197,6 +251,38 @@ impl Network {
         }
         if Decimals::new(self.decimals).is_none() {
             return wrong("decimals", "is not 0 to 18");
+        }
+        Ok(())
+    }
+}
+
+impl Panel {
+    /// The node of this URL.
+    pub fn of(&self, url: &str) -> Option<&PanelNode> {
+        self.nodes.iter().find(|node| node.url == url)
+    }
+
+    fn check(&self, name: &str) -> Result<(), ConfigError> {
+        let wrong = |key, problem| Err(ConfigError::Field { field: format!("panels.{name}.{key}"), problem });
+        if self.total_stake == 0 || self.total_stake > tally_types::Amount::SUPPLY_MAX.0 {
+            return wrong("total_stake", "is not 1 to 2^63-1");
+        }
+        if !(2..=PANEL_NODES_MAX).contains(&self.nodes.len()) {
+            return wrong("nodes", "are not 2 to 16");
+        }
+        for (place, node) in self.nodes.iter().enumerate() {
+            if !node.url.starts_with("http://") {
+                return wrong("nodes.url", "is not of the form http://HOST:PORT");
+            }
+            if self.nodes.iter().take(place).any(|other| other.url == node.url) {
+                return wrong("nodes.url", "stands there twice");
+            }
+            if node.stake > self.total_stake || (node.stake == 0) != node.validator.is_empty() {
+                return wrong("nodes.stake", "is above total_stake, or belongs to no validator");
+            }
+            if !node.validator.is_empty() && node.validator.parse::<tally_types::Address>().is_err() {
+                return wrong("nodes.validator", "is not an address");
+            }
         }
         Ok(())
     }
@@ -260,6 +346,37 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    #[test]
+    fn a_panel_is_checked_and_goes_with_its_network() {
+        let node = |port: u16, stake| PanelNode {
+            url: format!("http://127.0.0.1:{port}"),
+            validator: if stake == 0 { String::new() } else { tally_types::Address([1; 32]).to_string() },
+            stake,
+        };
+        let mut config = Config::default();
+        config.add_network("local", local()).unwrap();
+        let panel = |total_stake, nodes| Config {
+            panels: [("local".to_owned(), Panel { total_stake, nodes })].into(),
+            ..config.clone()
+        };
+        let mut good = panel(100, vec![node(1, 50), node(2, 0)]);
+        let folder = tempfile::tempdir().unwrap();
+        good.save(folder.path()).unwrap();
+        assert_eq!(Config::load(folder.path()).unwrap(), good);
+        for (bad, wanted) in [
+            (panel(0, vec![node(1, 0), node(2, 0)]), "total_stake"),
+            (panel(100, vec![node(1, 50)]), "nodes"),
+            (panel(100, vec![node(1, 50), node(1, 50)]), "nodes.url"),
+            (panel(100, vec![node(1, 101), node(2, 0)]), "nodes.stake"),
+        ] {
+            let Err(ConfigError::Field { field, .. }) = bad.save(folder.path()) else { panic!("{bad:?}") };
+            assert_eq!(field, format!("panels.local.{wanted}"));
+        }
+        assert_eq!(good.remove_network("local").unwrap(), local());
+        assert_eq!(good, Config::default());
+        assert!(matches!(good.remove_network("local"), Err(ConfigError::NetworkNotFound(_))));
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! What a command can end in: an exit code for scripts, and for people what happened and what to do next.
 
-use std::{collections::BTreeMap, io, time::SystemTime};
+use std::{collections::BTreeMap, io, path::PathBuf, time::SystemTime};
 
-use tally_types::{Amount, Hash, amount::AmountError};
+use tally_types::{Amount, Hash, amount::AmountError, transaction::TransactionError};
 use thiserror::Error;
 
 use crate::{
     client::{ChainError, NodeError},
     config::ConfigError,
+    envelope::EnvelopeError,
     keystore::{FormatError, KeystoreError},
     output::rfc3339,
     prompt::InputError,
@@ -73,6 +74,18 @@ pub enum WalletError {
     /// Found out before anything was signed.
     #[error(transparent)]
     Refusal(#[from] Refusal),
+    /// A file that is not what it should be.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A transaction that this wallet itself could not make.
+    #[error("this makes no valid transaction: it {0}")]
+    Envelope(#[from] EnvelopeError),
+    /// A message whose signature does not hold.
+    #[error("the signature is not that of {0} over this text on this network")]
+    Proof(String),
+    /// Something that `doctor` found; its own words were the result.
+    #[error("{0} of the checks above found something wrong")]
+    Unwell(usize, Exit),
     /// A signed transaction that did not become final and good.
     #[error(transparent)]
     Fate(Box<Fate>),
@@ -129,9 +142,87 @@ pub enum UsageError {
     /// Nothing to move.
     #[error("the amount is zero")]
     AmountZero,
-    /// The arguments make no transaction.
-    #[error("this makes no valid transaction: {0}")]
-    Transaction(tally_types::transaction::TransactionError),
+    /// More nodes than are asked at a time.
+    #[error("{0} nodes are named, at most 16 are asked at a time")]
+    TooManyNodes(usize),
+    /// No contact has this name.
+    #[error("there is no contact {0:?}")]
+    ContactNotFound(String),
+    /// The contact would hide behind an own key.
+    #[error("{0:?} is the name of an own key")]
+    ContactIsKey(String),
+    /// A file for a chain that no network here is pinned to.
+    #[error("no network of this wallet is pinned to the chain {0:?} of the transaction")]
+    ChainNotPinned(String),
+    /// A file for another chain than that of the network named.
+    #[error("the transaction is for the chain with genesis hash {got}, the network {network:?} is pinned to {pinned}")]
+    OtherChain {
+        /// Network named by `--network`.
+        network: String,
+        /// Its genesis hash.
+        pinned: String,
+        /// The file's.
+        got: String,
+    },
+    /// Not a signature.
+    #[error("what stands where a signature belongs is not 128 hex digits")]
+    NotASignature,
+    /// Not a block.
+    #[error("{0:?} is neither a height, nor a header's hash of 64 hex digits, nor \"latest\"")]
+    NotABlock(String),
+}
+
+/// What is wrong with a file that was named.
+#[derive(Debug, Error)]
+pub enum FileError {
+    /// It cannot be read.
+    #[error("cannot read {}: {source}", .file.display())]
+    Read {
+        /// The file.
+        file: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// It cannot be written.
+    #[error("cannot write {}: {source}", .file.display())]
+    Write {
+        /// The file.
+        file: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// It holds no transaction, or not the right one.
+    #[error("{} {problem}", .file.display())]
+    Envelope {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong.
+        problem: EnvelopeError,
+    },
+    /// A line of a list of payments is wrong.
+    #[error("{} line {line}: {problem}", .file.display())]
+    Line {
+        /// The file.
+        file: PathBuf,
+        /// The line, from 1.
+        line: u64,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A journal of another list, sender or chain, or a damaged one.
+    #[error("the journal {} {problem}", .file.display())]
+    Journal {
+        /// The journal.
+        file: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// Another process works on it.
+    #[error("{} is in use by another tally-wallet", .file.display())]
+    Locked {
+        /// The journal.
+        file: PathBuf,
+    },
 }
 
 /// Why nothing was signed although the arguments are right.
@@ -255,6 +346,18 @@ impl WalletError {
             WalletError::Config(ConfigError::NetworkNotFound(_)) => Exit::NotFound,
             WalletError::Config(_) | WalletError::Target(_) | WalletError::Amount(_) => Exit::Usage,
             WalletError::Usage(UsageError::NoSender(_)) => Exit::Key,
+            WalletError::Usage(UsageError::ContactNotFound(_)) => Exit::NotFound,
+            WalletError::Usage(UsageError::OtherChain { .. } | UsageError::ChainNotPinned(_)) => Exit::WrongNetwork,
+            WalletError::File(FileError::Envelope { problem: EnvelopeError::OtherKey { .. }, .. }) => Exit::Key,
+            WalletError::File(FileError::Envelope {
+                problem: EnvelopeError::Transaction(TransactionError::Signature),
+                ..
+            })
+            | WalletError::Proof(_) => Exit::WrongNetwork,
+            WalletError::File(FileError::Locked { .. }) => Exit::Failure,
+            WalletError::File(FileError::Write { .. }) => Exit::Failure,
+            WalletError::File(_) | WalletError::Envelope(_) => Exit::Usage,
+            WalletError::Unwell(_, exit) => *exit,
             WalletError::Usage(_) => Exit::Usage,
             WalletError::Node(error) => error.exit,
             WalletError::Chain(_) => Exit::WrongNetwork,
@@ -292,6 +395,8 @@ impl WalletError {
             },
             WalletError::Input(InputError::NobodyToAsk { .. }) => "PROMPT_IMPOSSIBLE",
             WalletError::Input(InputError::Declined) => "NOT_CONFIRMED",
+            WalletError::Input(InputError::OtherRecipient) => "RECIPIENT_NOT_CONFIRMED",
+            WalletError::Input(InputError::OtherBackup { .. }) => "BACKUP_DIFFERS",
             WalletError::Input(InputError::Interrupted) | WalletError::Interrupted => "INTERRUPTED",
             WalletError::Input(_) => "SECRET_INPUT",
             WalletError::Target(TargetError::Secret(_))
@@ -301,7 +406,20 @@ impl WalletError {
             WalletError::Config(ConfigError::NetworkNotFound(_)) => "NETWORK_NOT_FOUND",
             WalletError::Config(ConfigError::NetworkExists(_)) => "NETWORK_EXISTS",
             WalletError::Config(_) => "CONFIG",
+            WalletError::Usage(UsageError::ContactNotFound(_)) => "CONTACT_NOT_FOUND",
+            WalletError::Usage(UsageError::OtherChain { .. } | UsageError::ChainNotPinned(_)) => "WRONG_NETWORK",
             WalletError::Usage(_) => "USAGE",
+            WalletError::File(error) => match error {
+                FileError::Read { .. } | FileError::Write { .. } => "FILE",
+                FileError::Envelope { problem: EnvelopeError::OtherKey { .. }, .. } => "KEY_NOT_FOUND",
+                FileError::Envelope { .. } => "TRANSACTION_FILE",
+                FileError::Line { .. } => "PAYMENT_FILE",
+                FileError::Journal { .. } => "JOURNAL",
+                FileError::Locked { .. } => "IN_USE",
+            },
+            WalletError::Envelope(_) => "TRANSACTION_INVALID",
+            WalletError::Proof(_) => "SIGNATURE_INVALID",
+            WalletError::Unwell(..) => "UNWELL",
             WalletError::Chain(_) => "WRONG_NETWORK",
             WalletError::Stdout(_) => "STDOUT",
             WalletError::Randomness(_) | WalletError::Start(_) => "SYSTEM",
@@ -332,7 +450,13 @@ impl WalletError {
                 InputError::Differ => "type the same passphrase twice".into(),
                 InputError::Empty(what) => format!("give {what}; nothing was changed"),
                 InputError::Words(_) => "compare with the words you wrote down".into(),
-                InputError::WordsFile { .. } => "name a new file in a folder that exists".into(),
+                InputError::OtherRecipient => {
+                    "compare the whole address with the recipient over another way than the one it came by".into()
+                }
+                InputError::OtherBackup { .. } => {
+                    "try --account N if the key was imported with one; otherwise this paper is another key's".into()
+                }
+                InputError::NewFile { .. } => "name a new file in a folder that exists".into(),
                 _ => String::new(),
             },
             WalletError::Target(TargetError::Secret(_))
@@ -359,6 +483,28 @@ impl WalletError {
                 _ => "correct it and try again".into(),
             },
             WalletError::Usage(error) => usage_next_step(error).into(),
+            WalletError::File(error) => match error {
+                FileError::Read { .. } | FileError::Write { .. } => "correct the name, or the rights of the file",
+                FileError::Envelope { problem: EnvelopeError::Unsigned, .. } => {
+                    "sign it first: tally-wallet tx sign FILE --out FILE.signed"
+                }
+                FileError::Envelope { problem: EnvelopeError::Signed, .. } => "send it: tally-wallet tx submit FILE",
+                FileError::Envelope { problem: EnvelopeError::OtherKey { .. }, .. } => {
+                    "sign it where that key is, or name it with --from"
+                }
+                FileError::Envelope { .. } => "make it again: tally-wallet send TO AMOUNT --build-only --out FILE",
+                FileError::Line { .. } => "correct that line; nothing was signed or sent",
+                FileError::Journal { .. } => {
+                    "do not delete it before you know what it says: it alone knows which lines were paid"
+                }
+                FileError::Locked { .. } => "wait until that one ends",
+            }
+            .into(),
+            WalletError::Envelope(_) => "correct the arguments; nothing was sent".into(),
+            WalletError::Proof(_) => {
+                "compare text, address and network with what was signed: one changed character is another text".into()
+            }
+            WalletError::Unwell(..) => "each says what to do".into(),
             WalletError::Chain(_) => "nothing was signed. Use a node of this network, or add the other chain as a \
                                       network of its own: tally-wallet network add NAME --node URL"
                 .into(),
@@ -430,7 +576,15 @@ fn usage_next_step(error: &UsageError) -> &'static str {
         UsageError::MemoTooLong(_) => "shorten the memo",
         UsageError::ExpireIn { .. } => "give a shorter --expire-in",
         UsageError::AmountZero => "give an amount above zero, for example 12.5",
-        UsageError::Transaction(_) => "correct the arguments; nothing was sent",
+        UsageError::TooManyNodes(_) => "name fewer",
+        UsageError::ContactNotFound(_) => "see `tally-wallet contacts list`",
+        UsageError::ContactIsKey(_) => "choose another name for the contact",
+        UsageError::ChainNotPinned(_) => {
+            "pin it first: `tally-wallet network show` prints the command where it is pinned already"
+        }
+        UsageError::OtherChain { .. } => "nothing was signed. Name the network that the transaction is for",
+        UsageError::NotASignature => "copy the whole signature that `tally-wallet message sign` printed",
+        UsageError::NotABlock(_) => "see `tally-wallet chain info` for the heights",
         UsageError::Secret(_) | UsageError::BareWords => "",
     }
 }
