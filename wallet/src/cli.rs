@@ -40,44 +40,44 @@ pub struct Cli {
 #[command(next_help_heading = "Global options")]
 pub struct Globals {
     /// Network to use, by the name given at `network add`.
-    #[arg(long, global = true, env = "TALLY_NETWORK", value_name = "NAME")]
+    #[arg(long, global = true, env = "TALLY_NETWORK", hide_env_values = true, value_name = "NAME")]
     pub network: Option<String>,
     /// Nodes to ask instead of the network's own, up to 16; with several, what holders of more than a third of the
     /// stake agree on is accepted. The pinned chain is checked all the same.
-    #[arg(long, global = true, env = "TALLY_NODE", value_name = "URL", value_delimiter = ',')]
+    #[arg(long, global = true, env = "TALLY_NODE", hide_env_values = true, value_name = "URL", value_delimiter = ',')]
     pub node: Vec<String>,
     /// Key that pays and signs; the only one in the keystore when not given.
-    #[arg(long, global = true, env = "TALLY_FROM", value_name = "KEY")]
+    #[arg(long, global = true, env = "TALLY_FROM", hide_env_values = true, value_name = "KEY")]
     pub from: Option<String>,
     /// Form of results on stdout, and of failures on stderr.
-    #[arg(long, global = true, env = "TALLY_OUTPUT", value_enum, default_value_t = OutputForm::Text, value_name = "FORM")]
+    #[arg(long, global = true, env = "TALLY_OUTPUT", hide_env_values = true, value_enum, default_value_t = OutputForm::Text, value_name = "FORM")]
     pub output: OutputForm,
     /// Answer yes to every y/N question.
-    #[arg(long, short, global = true, env = "TALLY_YES", value_parser = FalseyValueParser::new())]
+    #[arg(long, short, global = true, env = "TALLY_YES", hide_env_values = true, value_parser = FalseyValueParser::new())]
     pub yes: bool,
     /// Never ask; a question without an answer is exit code 8.
-    #[arg(long, global = true, env = "TALLY_NO_INPUT", value_parser = FalseyValueParser::new())]
+    #[arg(long, global = true, env = "TALLY_NO_INPUT", hide_env_values = true, value_parser = FalseyValueParser::new())]
     pub no_input: bool,
     /// No progress on stderr; ids of signed transactions, warnings and errors are still shown.
-    #[arg(long, short, global = true, env = "TALLY_QUIET", value_parser = FalseyValueParser::new())]
+    #[arg(long, short, global = true, env = "TALLY_QUIET", hide_env_values = true, value_parser = FalseyValueParser::new())]
     pub quiet: bool,
     /// Show on stderr how every call to a node went.
-    #[arg(long, short, global = true, env = "TALLY_VERBOSE", value_parser = FalseyValueParser::new())]
+    #[arg(long, short, global = true, env = "TALLY_VERBOSE", hide_env_values = true, value_parser = FalseyValueParser::new())]
     pub verbose: bool,
     /// Show on stderr every call to a node as a grpcurl command that makes the same call.
-    #[arg(long, global = true, env = "TALLY_EXPLAIN", value_parser = FalseyValueParser::new())]
+    #[arg(long, global = true, env = "TALLY_EXPLAIN", hide_env_values = true, value_parser = FalseyValueParser::new())]
     pub explain: bool,
     /// How long to wait for the node, and after that for a transaction to become final: "500ms", "30s", "2m".
-    #[arg(long, global = true, env = "TALLY_TIMEOUT", default_value = "30s", value_parser = duration, value_name = "TIME")]
+    #[arg(long, global = true, env = "TALLY_TIMEOUT", hide_env_values = true, default_value = "30s", value_parser = duration, value_name = "TIME")]
     pub timeout: Duration,
     /// Colour on stderr and in help: auto means on a terminal, unless NO_COLOR is set.
-    #[arg(long, global = true, env = "TALLY_COLOR", value_enum, default_value_t = ColorWhen::Auto, value_name = "WHEN")]
+    #[arg(long, global = true, env = "TALLY_COLOR", hide_env_values = true, value_enum, default_value_t = ColorWhen::Auto, value_name = "WHEN")]
     pub color: ColorWhen,
     /// Folder of config.toml and contacts.toml [default: $XDG_CONFIG_HOME/tally or ~/.config/tally].
-    #[arg(long, global = true, env = "TALLY_CONFIG_DIR", value_name = "DIR")]
+    #[arg(long, global = true, env = "TALLY_CONFIG_DIR", hide_env_values = true, value_name = "DIR")]
     pub config_dir: Option<PathBuf>,
     /// Folder of the key files [default: keys/ in the configuration folder].
-    #[arg(long, global = true, env = "TALLY_KEYSTORE_DIR", value_name = "DIR")]
+    #[arg(long, global = true, env = "TALLY_KEYSTORE_DIR", hide_env_values = true, value_name = "DIR")]
     pub keystore_dir: Option<PathBuf>,
 }
 

@@ -87,6 +87,12 @@ impl Client {
             return Err(bad_url().into());
         }
         let endpoint = Endpoint::from_shared(node.to_owned()).map_err(|_| bad_url())?;
+        let place = endpoint.uri().authority().map(|authority| authority.as_str()).unwrap_or_default();
+        // Behind the brackets of an IPv6 address; a port that is none would be taken for port 80.
+        let has_port = place.rsplit(']').next().is_some_and(|rest| rest.contains(':'));
+        if has_port && endpoint.uri().port_u16().is_none() {
+            return Err(bad_url().into());
+        }
         let endpoint = endpoint.connect_timeout(call_time).tcp_nodelay(true);
         let connecting = tokio::time::timeout(call_time, endpoint.connect());
         let problem = match connecting.await {
@@ -362,7 +368,7 @@ mod tests {
         let error =
             Client::connect(&format!("http://127.0.0.1:{port}"), Duration::from_secs(5), trace).await.unwrap_err();
         assert_eq!(error.exit(), Exit::Unreachable, "{error}");
-        for url in ["https://n:1", "127.0.0.1:1", "http://", ""] {
+        for url in ["https://n:1", "127.0.0.1:1", "http://", "", "http://n:99999", "http://[::1]:x"] {
             let error = Client::connect(url, Duration::from_secs(5), trace).await.unwrap_err();
             assert_eq!(error.exit(), Exit::Usage, "{url}: {error}");
         }

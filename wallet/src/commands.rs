@@ -285,6 +285,11 @@ fn default_config_folder(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<P
     xdg.or_else(|| variable("HOME").map(|home| home.join(".config"))).map(|folder| folder.join("tally"))
 }
 
+/// "1 line", "2 lines".
+fn count(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
 /// Lines of "name  value", the values one below the other.
 fn rows(rows: &[(&str, String)]) -> String {
     let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or_default();

@@ -39,7 +39,7 @@ use serde::{Deserialize, Serialize};
 use tally_types::{Decimals, Hash};
 use thiserror::Error;
 
-use crate::files;
+use crate::{files, token::Token};
 
 /// Name of the file in the configuration folder.
 pub const FILE_NAME: &str = "config.toml";
@@ -232,6 +232,11 @@ impl Network {
     /// The pinned hash.
     pub fn genesis(&self) -> Option<Hash> {
         Hash::from_hex(&self.genesis_hash)
+    }
+
+    /// How amounts are written. None only of a network that was never checked.
+    pub(crate) fn token(&self) -> Option<Token> {
+        Token::new(&self.symbol, self.decimals)
     }
 
     fn check(&self, name: &str) -> Result<(), ConfigError> {

@@ -22,7 +22,7 @@ use self::{
     list::{Line, List},
 };
 use super::{
-    Context, Session,
+    Context, Session, count,
     deliver::{self, Delivered, Delivery},
     pay,
     plan::{self, Draft},
@@ -32,7 +32,7 @@ use crate::{
     cli::payment::PayFileArgs,
     client::trace::quoted_if_odd,
     envelope::Envelope,
-    error::{Exit, Fate, FileError, Refusal, WalletError},
+    error::{Exit, Fate, FileError, Refusal, UsageError, WalletError},
     keystore::KeyInfo,
 };
 
@@ -53,15 +53,15 @@ struct Batch<'a> {
 
 /// Pays a list, or goes on paying it.
 pub async fn run(context: &Context, args: PayFileArgs) -> Result<(), WalletError> {
-    context.pinned_network()?;
+    let (_, network) = context.pinned_network()?;
     plan::check_memo(&args.memo)?;
-    let source = list::read(&args.file)?;
+    let token = network.token().ok_or(UsageError::NotPinned)?;
+    let list = list::read(&args.file)?.check(context, &token)?;
     let (sender, key) = match args.dry_run {
         true => (context.payer()?.address, None),
         false => context.sender().map(|key| (key.address, Some(key)))?,
     };
     let session = context.connect().await?;
-    let list = source.check(context, &session.chain.token)?;
     let subject = Subject { list: list.hash, lines: list.lines.len(), chain: session.chain.chain.clone(), sender };
     let path = args.journal.clone().unwrap_or_else(|| {
         let mut path = args.file.clone().into_os_string();
@@ -169,14 +169,14 @@ impl Batch<'_> {
         let mut lines = vec![
             ("network", format!("{} ({chain}) at {}", session.network(), session.nodes.name())),
             ("from", from.to_owned()),
-            ("list", format!("{}, {} lines", self.args.file.display(), self.list.lines.len())),
-            ("to pay", format!("{} lines in {} transactions", overview.lines, overview.transactions)),
+            ("list", format!("{}, {}", self.args.file.display(), count(self.list.lines.len(), "line"))),
+            ("to pay", format!("{} in {}", count(overview.lines, "line"), count(overview.transactions, "transaction"))),
             ("amount", token.show(overview.total)),
             ("fee", token.show(overview.fee)),
             ("left", token.show(overview.left)),
         ];
         if opened > 0 {
-            lines.push(("opens", format!("{opened} accounts")));
+            lines.push(("opens", count(opened, "account")));
         }
         rows(&lines)
     }
@@ -301,10 +301,10 @@ impl Batch<'_> {
         let total = self.list.lines.iter().fold(Amount::ZERO, |sum, line| sum.checked_add(line.amount).unwrap_or(sum));
         let finals = journal.finals();
         let text = format!(
-            "all {} lines are paid, {} in {} final transactions; see {}",
-            self.list.lines.len(),
+            "paid: {}, {} in {}, all final; see {}",
+            count(self.list.lines.len(), "line"),
             token.show(total),
-            finals.len(),
+            count(finals.len(), "transaction"),
             journal.path().display()
         );
         let number = |place: &usize| self.list.lines[*place].number;

@@ -280,6 +280,8 @@ fn report(output: Output, findings: &Findings) -> Result<(), WalletError> {
     let mut lines = Vec::new();
     let mut json = Vec::new();
     for Finding { check, what, next, exit } in &findings.list {
+        // What is said of a node begins with its URL, which the check names already.
+        let what = check.strip_prefix("node ").and_then(|url| what.strip_prefix(url)).map_or(what.as_str(), str::trim);
         let status = match (exit, next) {
             (Some(_), _) => "wrong",
             (None, Some(_)) => "note",

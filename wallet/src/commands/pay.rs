@@ -28,7 +28,8 @@ const LOOK_BACK: u32 = 1000;
 /// Carries out an order.
 pub async fn run(context: &Context, order: Order) -> Result<(), WalletError> {
     let to = context.book().resolve(&order.to)?;
-    context.pinned_network()?;
+    let (_, network) = context.pinned_network()?;
+    network.token().map_or(Ok(()), |token| order.check(&token))?;
     if order.args.dry_run || order.args.build_only {
         return without_key(context, &order, to).await;
     }

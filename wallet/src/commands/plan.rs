@@ -15,6 +15,7 @@ use crate::{
     error::{Exit, Refusal, UsageError, WalletError},
     output::clean,
     target::{self, SecretKind, Target},
+    token::Token,
 };
 
 /// How long a transaction may run when nobody says otherwise.
@@ -71,6 +72,19 @@ pub struct Plan {
     left: Amount,
     /// The transaction.
     pub draft: Draft,
+}
+
+impl Order {
+    /// Finds what is wrong with the order itself, before any node is asked: the pinned token says how amounts are written.
+    pub fn check(&self, token: &Token) -> Result<(), WalletError> {
+        if self.amount != "all" && token.parse(&self.amount)?.is_zero() {
+            return Err(UsageError::AmountZero.into());
+        }
+        if let Some(max_fee) = &self.args.max_fee {
+            token.parse(max_fee)?;
+        }
+        Ok(check_memo(&self.args.memo)?)
+    }
 }
 
 /// An operation that moves `amount` to `to`.
@@ -149,6 +163,7 @@ impl Plan {
     /// The plan for an order whose kind is settled.
     fn new(order: &Order, to: Target, account: &v1::Account, chain: &ChainView) -> Result<Plan, WalletError> {
         let token = &chain.token;
+        order.check(token)?;
         let balance = Amount(account.balance);
         // One operation, so one base fee.
         let fee = chain.base_fee;
@@ -156,10 +171,6 @@ impl Plan {
             "all" => balance.checked_sub(fee).unwrap_or_default(),
             text => token.parse(text)?,
         };
-        if amount.is_zero() && order.amount != "all" {
-            return Err(UsageError::AmountZero.into());
-        }
-        check_memo(&order.args.memo)?;
         let expire_in = expire_in(order.args.expire_in, chain)?;
         if order.kind == Kind::CreateAccount && amount < chain.min_opening_balance {
             let minimum = chain.min_opening_balance;
@@ -232,7 +243,7 @@ mod tests {
     use tally_types::{Hash, SecretKey, SignedTransaction, genesis::Chain};
 
     use super::*;
-    use crate::{error::Exit, token::Token};
+    use crate::error::Exit;
 
     const BLOCK_SECONDS: u64 = 1_800_000_000;
 

@@ -12,13 +12,13 @@ pub async fn run(context: &Context, amount: Option<&str>) -> Result<(), WalletEr
     let address = payee.address.to_string();
     let mut exists = None;
     let mut amount = amount.map(str::to_owned);
-    if context.pinned()?.is_some() {
+    if let Some((_, network)) = context.pinned()? {
+        if let (Some(amount), Some(token)) = (&amount, network.token()) {
+            token.parse(amount)?;
+        }
         match context.connect().await {
             Ok(session) => {
                 let token = &session.chain.token;
-                if let Some(amount) = &amount {
-                    token.parse(amount)?;
-                }
                 exists = match session.nodes.account(&payee.address, token).await {
                     Ok(_) => Some(true),
                     Err(error) if error.exit == Exit::NotFound => {
