@@ -63,6 +63,7 @@ fn contacts_networks_and_settings_need_no_node() {
     wallet.json(&["contacts", "add", "carol", &carol]);
     assert_eq!(wallet.failure(&["contacts", "add", "carol", &carol]).0, 2);
     assert_eq!(wallet.failure(&["contacts", "add", "alice", &carol]), (2, "USAGE".into()), "an own key's name");
+    assert_eq!(wallet.failure(&["keys", "rename", "alice", "carol"]), (2, "USAGE".into()), "a contact's name");
     assert_eq!(wallet.json(&["contacts", "list"])["contacts"][0]["address"], carol);
 
     let genesis = "ab".repeat(32);

@@ -29,6 +29,8 @@
 //! Everything but `node` is pinned when the network is added. A node that says otherwise later is refused before
 //! anything is signed; the decimals are among it because a node that could change them could change what "12.5" means.
 
+mod panel;
+
 use std::{
     collections::BTreeMap,
     io,
@@ -39,15 +41,14 @@ use serde::{Deserialize, Serialize};
 use tally_types::{Decimals, Hash};
 use thiserror::Error;
 
+pub use panel::{PANEL_NODES_MAX, Panel, PanelNode};
+
 use crate::{files, token::Token};
 
 /// Name of the file in the configuration folder.
 pub const FILE_NAME: &str = "config.toml";
 /// Most characters of a network's name.
 pub const NETWORK_NAME_LEN_MAX: usize = 32;
-
-/// Most nodes of a panel.
-pub const PANEL_NODES_MAX: usize = 16;
 
 const FILE_BYTES_MAX: usize = 256 * 1024;
 const NOTICE: &str = "# Written by tally-wallet: the `network` commands replace this file.\n";
@@ -68,28 +69,6 @@ pub struct Config {
     /// Networks that are asked through several nodes at once. Default: none, so each has its one `node`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub panels: BTreeMap<String, Panel>,
-}
-
-/// Nodes of one network that are asked together, and what each one's word weighs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Panel {
-    /// Stake of all validators, base units, at most 2^63-1. A smaller one than the real makes fewer nodes enough.
-    pub total_stake: u64,
-    /// 2 to [`PANEL_NODES_MAX`] nodes with different URLs.
-    pub nodes: Vec<PanelNode>,
-}
-
-/// A node of a panel.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PanelNode {
-    /// `http://HOST:PORT` of its client API.
-    pub url: String,
-    /// Operator account of the validator it is; empty when it is none.
-    pub validator: String,
-    /// That validator's stake, base units; 0 when it is none, and then its word weighs nothing.
-    pub stake: u64,
 }
 
 /// A network and what its chain is pinned to.
@@ -256,38 +235,6 @@ impl Network {
         }
         if Decimals::new(self.decimals).is_none() {
             return wrong("decimals", "is not 0 to 18");
-        }
-        Ok(())
-    }
-}
-
-impl Panel {
-    /// The node of this URL.
-    pub fn of(&self, url: &str) -> Option<&PanelNode> {
-        self.nodes.iter().find(|node| node.url == url)
-    }
-
-    fn check(&self, name: &str) -> Result<(), ConfigError> {
-        let wrong = |key, problem| Err(ConfigError::Field { field: format!("panels.{name}.{key}"), problem });
-        if self.total_stake == 0 || self.total_stake > tally_types::Amount::SUPPLY_MAX.0 {
-            return wrong("total_stake", "is not 1 to 2^63-1");
-        }
-        if !(2..=PANEL_NODES_MAX).contains(&self.nodes.len()) {
-            return wrong("nodes", "are not 2 to 16");
-        }
-        for (place, node) in self.nodes.iter().enumerate() {
-            if !node.url.starts_with("http://") {
-                return wrong("nodes.url", "is not of the form http://HOST:PORT");
-            }
-            if self.nodes.iter().take(place).any(|other| other.url == node.url) {
-                return wrong("nodes.url", "stands there twice");
-            }
-            if node.stake > self.total_stake || (node.stake == 0) != node.validator.is_empty() {
-                return wrong("nodes.stake", "is above total_stake, or belongs to no validator");
-            }
-            if !node.validator.is_empty() && node.validator.parse::<tally_types::Address>().is_err() {
-                return wrong("nodes.validator", "is not an address");
-            }
         }
         Ok(())
     }

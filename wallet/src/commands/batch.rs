@@ -30,10 +30,11 @@ use super::{
 };
 use crate::{
     cli::payment::PayFileArgs,
-    client::trace::quoted_if_odd,
+    client::{NodeError, trace::quoted_if_odd},
     envelope::Envelope,
     error::{Exit, Fate, FileError, Refusal, UsageError, WalletError},
     keystore::KeyInfo,
+    output::rfc3339,
 };
 
 /// Most bytes that the operations of one transaction may have, so that memo, sender and the rest fit into the body.
@@ -249,6 +250,16 @@ impl Batch<'_> {
                 }
                 Err(WalletError::Fate(fate))
             }
+            // Whoever refused has the bytes. Until they can no longer run, their lines are not put into others.
+            Err(WalletError::Node(error)) => Err(WalletError::Node(NodeError {
+                message: error.message.replacen("rejected, it will not run", "rejected", 1),
+                next: format!(
+                    "{}; then run the same command again after {}, when it is certain that this transaction never ran",
+                    error.next,
+                    rfc3339(envelope.expire_time())
+                ),
+                ..error
+            })),
             Err(error) => Err(error),
         }
     }

@@ -10,7 +10,7 @@ use super::{Context, refuse_secret, rows};
 use crate::{
     cli::{keys::KeysCommand, payment::PassphraseArgs},
     derive::{self, Words},
-    error::WalletError,
+    error::{UsageError, WalletError},
     files,
     keystore::{KdfParams, KeyInfo, KeyName, Keystore},
     prompt::{self, InputError},
@@ -213,6 +213,10 @@ fn free_name(context: &Context, name: &str) -> Result<KeyName, WalletError> {
     refuse_secret(name)?;
     let name: KeyName = name.parse()?;
     context.keystore.ensure_free(&name)?;
+    // An own key comes first, so the contact would silently turn into it.
+    if context.contacts.get(name.as_str()).is_some() {
+        return Err(UsageError::KeyIsContact(name.to_string()).into());
+    }
     Ok(name)
 }
 
