@@ -201,4 +201,16 @@ async fn what_happens_on_the_chain_is_told_in_every_form() {
     );
     assert!(said.lines().any(|line| line == call), "{said}");
     assert!(said.contains(&format!("AccountService/GetAccount at http://{place}: OK after ")), "{said}");
+
+    // A history that goes on: the past, oldest first, and then what comes.
+    let mut follower = wallet.command();
+    follower.args(["history", "carol", "--follow", "--output", "json"]).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut follower = follower.spawn().unwrap();
+    let mut lines = BufReader::new(follower.stdout.take().unwrap()).lines();
+    let mut next = || serde_json::from_str::<Value>(&lines.next().unwrap().unwrap()).unwrap()["txId"].clone();
+    assert_eq!([next(), next(), next()].to_vec(), ids);
+    let new = wallet.json(&["send", "carol", "1", "--from", "alice", "--yes"])["txId"].clone();
+    assert_eq!(next(), new);
+    follower.kill().unwrap();
+    follower.wait().unwrap();
 }

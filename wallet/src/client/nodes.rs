@@ -148,6 +148,7 @@ impl Nodes {
             });
         }
         let mut found = BTreeMap::new();
+        let mut silent: BTreeSet<&String> = way.urls.iter().collect();
         let mut first_error: Option<WalletError> = None;
         let mut stragglers = None;
         loop {
@@ -157,8 +158,12 @@ impl Nodes {
             };
             match next {
                 None => break,
-                Some(Ok((place, Ok(answer)))) => drop(found.insert(place, answer)),
+                Some(Ok((place, Ok(answer)))) => {
+                    silent.remove(&way.urls[place]);
+                    found.insert(place, answer);
+                }
                 Some(Ok((place, Err(error)))) => {
+                    silent.remove(&way.urls[place]);
                     self.warn(&way.urls[place], &error.to_string());
                     // Another chain weighs more than silence: it is what a person has to know.
                     if first_error.as_ref().is_none_or(|first| first.exit() != Exit::WrongNetwork) {
@@ -175,6 +180,7 @@ impl Nodes {
                 }
             }
         }
+        silent.into_iter().for_each(|url| self.warn(url, "it does not answer in time"));
         (found.into_values().collect(), first_error)
     }
 
