@@ -1,6 +1,10 @@
 //! `tally-wallet` against a real network: what a script sees.
 
-use std::{fs, path::PathBuf, process::Output};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -11,13 +15,14 @@ use crate::{
 };
 
 /// A wallet of its own, with alice's and bob's keys.
-struct Wallet {
+pub struct Wallet {
     folder: TempDir,
 }
 
 impl Wallet {
-    fn new() -> Wallet {
-        let wallet = Wallet { folder: tempfile::tempdir().unwrap() };
+    /// A wallet with two keys and no network.
+    pub fn new() -> Wallet {
+        let wallet = Wallet::empty();
         for (seed, name) in [(1, "alice"), (2, "bob")] {
             let file = wallet.file(name);
             let hex: String = key(seed).seed().iter().map(|byte| format!("{byte:02x}")).collect();
@@ -27,19 +32,70 @@ impl Wallet {
         wallet
     }
 
+    /// A wallet without a key.
+    pub fn empty() -> Wallet {
+        Wallet { folder: tempfile::tempdir().unwrap() }
+    }
+
+    /// A wallet with two keys, for this network.
+    pub fn of(network: &Network) -> Wallet {
+        let wallet = Wallet::new();
+        wallet.json(&["network", "add", "it", "--node", &format!("http://{}", network.nodes[0].client)]);
+        wallet
+    }
+
+    /// Where its files are.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// A file of this name and content.
+    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> String {
+        fs::write(self.file(name), content).unwrap();
+        self.path(name)
+    }
+
+    /// The path of a file of this name.
+    pub fn path(&self, name: &str) -> String {
+        self.file(name).to_str().unwrap().to_owned()
+    }
+
+    /// `tally-wallet`, ready for arguments, without whatever the tests' own environment says.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tally-wallet"));
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("TALLY_")) {
+            command.env_remove(name);
+        }
+        command.env("TALLY_CONFIG_DIR", self.file("config")).env("TALLY_PASSPHRASE", "correct horse");
+        command.current_dir(self.folder()).stdin(Stdio::null());
+        command
+    }
+
+    /// What a command that must succeed prints for people.
+    pub fn text(&self, arguments: &[&str]) -> String {
+        // Read while it runs: scripts and pages are longer than a pipe holds.
+        let output = self.command().args(arguments).args(["--no-input", "--timeout", "20s"]).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {}\n{said}", output.status);
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Base units that an account has.
+    pub fn balance(&self, account: &str) -> u64 {
+        self.json(&["balance", account])["account"]["balance"].as_str().unwrap().parse().unwrap()
+    }
+
     fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    fn run(&self, arguments: &[&str]) -> Output {
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tally-wallet"));
-        command.env("TALLY_CONFIG_DIR", self.file("config")).env("TALLY_PASSPHRASE", "correct horse");
-        command.args(arguments).args(["--output", "json", "--no-input", "--timeout", "20s"]);
-        command.stdin(std::process::Stdio::null()).spawn_and_wait()
+    /// Runs a command as a script would.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        self.command().args(arguments).args(["--output", "json", "--no-input", "--timeout", "20s"]).spawn_and_wait()
     }
 
     /// Runs a command that must succeed, and returns its result.
-    fn json(&self, arguments: &[&str]) -> Value {
+    pub fn json(&self, arguments: &[&str]) -> Value {
         let output = self.run(arguments);
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{arguments:?}: {}\n{said}", output.status);
@@ -47,7 +103,7 @@ impl Wallet {
     }
 
     /// Runs a command that must fail, and returns its exit code and reason.
-    fn failure(&self, arguments: &[&str]) -> (i32, String) {
+    pub fn failure(&self, arguments: &[&str]) -> (i32, String) {
         let output = self.run(arguments);
         assert!(output.stdout.is_empty(), "{arguments:?}: {:?}", String::from_utf8_lossy(&output.stdout));
         let said = String::from_utf8(output.stderr).unwrap();

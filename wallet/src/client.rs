@@ -1,32 +1,40 @@
-//! Talking to a node: every call has a deadline, every refusal becomes words, another chain is refused.
+//! Talking to one node: every call has a deadline, every refusal becomes words, another chain is refused.
 //!
-//! The node is believed here: its answers are not verified yet, and nothing in this crate says they are.
+//! A node is believed here: nothing in its answers is proven. [`nodes`] asks several and believes what enough of them say.
 
+pub mod chain;
 pub mod explain;
+pub mod node_error;
+pub mod nodes;
+pub mod trace;
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, Instant};
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use serde_json::{Value, json};
 use tally_proto::v1::{
-    self, account_service_client::AccountServiceClient, chain_service_client::ChainServiceClient,
-    transaction_service_client::TransactionServiceClient,
+    self, account_service_client::AccountServiceClient, block_service_client::BlockServiceClient,
+    chain_service_client::ChainServiceClient, node_service_client::NodeServiceClient,
+    transaction_service_client::TransactionServiceClient, validator_service_client::ValidatorServiceClient,
 };
-use tally_types::{Address, Amount, Hash, genesis::Chain};
-use thiserror::Error;
+use tally_types::{Address, Hash, genesis::GENESIS_BYTES_MAX};
 use tonic::{
-    Code, Request, Response, Status,
+    Request, Response, Status, Streaming,
     transport::{Channel, Endpoint},
 };
-use tonic_types::StatusExt as _;
 
 use crate::{
     config::Network,
-    error::{Exit, UsageError, WalletError},
+    error::{UsageError, WalletError},
+    json,
     output::clean,
     token::Token,
 };
+
+pub use chain::{ChainError, ChainView, time};
+pub use node_error::NodeError;
+pub use nodes::Nodes;
+pub use trace::Trace;
 
 /// Longest a call that does not wait for anything may take.
 const CALL_TIME_MAX: Duration = Duration::from_secs(10);
@@ -34,8 +42,8 @@ const CALL_TIME_MAX: Duration = Duration::from_secs(10);
 const POLL_GRACE: Duration = Duration::from_secs(5);
 /// Longest one long-poll asks for; the node's own limit is a minute.
 pub const POLL_TIME_MAX: Duration = Duration::from_secs(30);
-/// Domain of the node's reasons.
-const DOMAIN: &str = "tally.v1";
+/// Most bytes of one answer: a full block may have 32 MiB.
+const ANSWER_BYTES_MAX: usize = 48 * 1024 * 1024;
 
 /// A connection to a node.
 #[derive(Clone, Debug)]
@@ -43,79 +51,53 @@ pub struct Client {
     channel: Channel,
     node: String,
     call_time: Duration,
+    trace: Trace,
 }
 
-/// What a node says about its chain.
+/// Which block is asked for.
 #[derive(Clone, Debug)]
-pub struct ChainView {
-    /// Id and genesis hash.
-    pub chain: Chain,
-    /// How amounts are written.
-    pub token: Token,
-    /// Fee of one operation.
-    pub base_fee: Amount,
-    /// Least opening balance.
-    pub min_opening_balance: Amount,
-    /// Greatest distance of an expire time from the latest block.
-    pub max_expiry: Duration,
-    /// Time of the latest block.
-    pub latest_block_time: SystemTime,
-    /// The whole answer.
-    pub info: v1::GetChainInfoResponse,
+pub enum BlockId {
+    /// The latest one.
+    Latest,
+    /// By height.
+    Height(u64),
+    /// By the hash of its header.
+    Hash(Hash),
 }
 
-/// The node follows another chain than the pinned one, or lies about it.
-#[derive(Debug, Error)]
-#[error("{node} is not on the network {network:?}: its {field} is {got}, pinned is {pinned}")]
-pub struct ChainError {
-    /// The node.
-    pub node: String,
-    /// Name of the network, or "--genesis-hash".
-    pub network: String,
-    /// What differs.
-    pub field: &'static str,
-    /// What it should be.
-    pub pinned: String,
-    /// What the node says.
-    pub got: String,
-}
-
-/// The node refused, failed, or could not be reached.
-#[derive(Clone, Debug, Error)]
-#[error("{message}")]
-pub struct NodeError {
-    /// Stable name of the reason.
-    pub reason: String,
-    /// What happened, in words.
-    pub message: String,
-    /// What to do next.
-    pub next: String,
-    /// What it means for the exit code of a query.
-    pub exit: Exit,
-    /// The node's facts.
-    pub metadata: BTreeMap<String, String>,
-    /// The gRPC code.
-    pub code: Code,
-    /// Whether a node gave the reason, so that it is known to have seen the call and to have refused it.
-    pub from_node: bool,
-    /// How long the node asks to wait before another try.
-    pub retry_after: Option<Duration>,
+/// A page of the transactions of an account.
+#[derive(Clone, Debug)]
+pub struct HistoryQuery {
+    /// Whose.
+    pub account: Address,
+    /// Most to return, at most 1000.
+    pub page_size: u32,
+    /// Token of the page before; empty: the first.
+    pub page_token: String,
+    /// Highest height to look at: with it, nodes that are not equally far give equal pages.
+    pub max_height: u64,
 }
 
 impl Client {
     /// Connects to `node`, within `timeout`.
-    pub async fn connect(node: &str, timeout: Duration) -> Result<Client, WalletError> {
+    pub async fn connect(node: &str, timeout: Duration, trace: Trace) -> Result<Client, WalletError> {
         let call_time = timeout.min(CALL_TIME_MAX);
         let bad_url = || UsageError::NodeUrl(clean(node));
         if !node.starts_with("http://") {
             return Err(bad_url().into());
         }
         let endpoint = Endpoint::from_shared(node.to_owned()).map_err(|_| bad_url())?;
+        let place = endpoint.uri().authority().map(|authority| authority.as_str()).unwrap_or_default();
+        // Behind the brackets of an IPv6 address; a port that is none would be taken for port 80.
+        let has_port = place.rsplit(']').next().is_some_and(|rest| rest.contains(':'));
+        if has_port && endpoint.uri().port_u16().is_none() {
+            return Err(bad_url().into());
+        }
         let endpoint = endpoint.connect_timeout(call_time).tcp_nodelay(true);
         let connecting = tokio::time::timeout(call_time, endpoint.connect());
         let problem = match connecting.await {
-            Ok(Ok(channel)) => return Ok(Client { channel, node: node.to_owned(), call_time }),
-            Ok(Err(error)) => innermost(&error),
+            Ok(Ok(channel)) => return Ok(Client { channel, node: node.to_owned(), call_time, trace }),
+            Ok(Err(error)) => node_error::innermost(&error),
             Err(_) => "no connection in time".to_owned(),
         };
         Err(NodeError::unreachable(node, &problem).into())
@@ -129,8 +111,8 @@ impl Client {
     /// What the node says about its chain; refused when that is not what `pinned` (a network with its name) says.
     pub async fn chain(&self, pinned: Option<(&str, &Network)>) -> Result<ChainView, WalletError> {
         let mut service = ChainServiceClient::new(self.channel.clone());
-        let request = self.request(v1::GetChainInfoRequest {}, self.call_time);
-        let info = within(self.call_time, service.get_chain_info(request)).await;
+        let asked = Asked { method: "ChainService/GetChainInfo", request: json!({}), limit: self.call_time };
+        let info = self.call(asked, service.get_chain_info(self.request(v1::GetChainInfoRequest {}))).await;
         let info = info.map_err(|status| NodeError::new(&status, &self.node, None))?;
         let view = ChainView::read(info).map_err(|problem| NodeError::garbled(&self.node, problem))?;
         if let Some((name, network)) = pinned {
@@ -139,11 +121,43 @@ impl Client {
         Ok(view)
     }
 
+    /// The genesis file, proven by its hash.
+    pub async fn genesis(&self, hash: &Hash) -> Result<Vec<u8>, NodeError> {
+        let mut service = ChainServiceClient::new(self.channel.clone());
+        let mut bytes = Vec::new();
+        let mut chunk = 0;
+        loop {
+            let request = json!({ "chunk": chunk });
+            let asked = Asked { method: "ChainService/GetGenesis", request, limit: self.call_time };
+            let answer = self.call(asked, service.get_genesis(self.request(v1::GetGenesisRequest { chunk }))).await;
+            let answer = answer.map_err(|status| NodeError::new(&status, &self.node, None))?;
+            bytes.extend(answer.data);
+            chunk += 1;
+            if bytes.len() > GENESIS_BYTES_MAX || chunk >= answer.chunk_count {
+                break;
+            }
+        }
+        if Hash::of(&bytes) != *hash {
+            return Err(NodeError::garbled(&self.node, "its genesis file does not have the genesis hash"));
+        }
+        Ok(bytes)
+    }
+
+    /// What the node says about itself.
+    pub async fn status(&self) -> Result<v1::GetNodeStatusResponse, NodeError> {
+        let mut service = NodeServiceClient::new(self.channel.clone());
+        let asked = Asked { method: "NodeService/GetNodeStatus", request: json!({}), limit: self.call_time };
+        let answer = self.call(asked, service.get_node_status(self.request(v1::GetNodeStatusRequest {}))).await;
+        answer.map_err(|status| NodeError::new(&status, &self.node, None))
+    }
+
     /// An account, and the height of the state that holds it.
     pub async fn account(&self, address: &Address, token: &Token) -> Result<(v1::Account, u64), NodeError> {
         let mut service = AccountServiceClient::new(self.channel.clone());
         let message = v1::GetAccountRequest { address: address.to_string(), min_height: 0 };
-        let answer = within(self.call_time, service.get_account(self.request(message, self.call_time))).await;
+        let request = json!({ "address": message.address });
+        let asked = Asked { method: "AccountService/GetAccount", request, limit: self.call_time };
+        let answer = self.call(asked, service.get_account(self.request(message))).await;
         let answer = answer.map_err(|status| NodeError::new(&status, &self.node, Some(token)))?;
         match answer.account {
             Some(account) if account.address == address.to_string() => Ok((account, answer.height)),
@@ -159,322 +173,203 @@ impl Client {
     ) -> Result<v1::SubmitTransactionResponse, Status> {
         let limit = limit.min(self.call_time);
         let mut service = TransactionServiceClient::new(self.channel.clone());
+        let signatures: Vec<Value> = transaction
+            .signatures
+            .iter()
+            .map(|signature| json!({ "signature": BASE64_STANDARD.encode(&signature.signature) }))
+            .collect();
+        let body = BASE64_STANDARD.encode(&transaction.body);
+        let request = json!({ "transaction": { "body": body, "signatures": signatures } });
         let message = v1::SubmitTransactionRequest { transaction: Some(transaction) };
-        within(limit, service.submit_transaction(self.request(message, limit))).await
+        let asked = Asked { method: "TransactionService/SubmitTransaction", request, limit };
+        self.call(asked, service.submit_transaction(within(message, limit))).await
+    }
+
+    /// Works out what `body` would do now.
+    pub async fn simulate(
+        &self,
+        body: v1::TransactionBody,
+        token: &Token,
+    ) -> Result<v1::SimulateTransactionResponse, NodeError> {
+        let mut service = TransactionServiceClient::new(self.channel.clone());
+        let request = json!({ "body": json::body(&body) });
+        let message = v1::SimulateTransactionRequest { body: Some(body) };
+        let asked = Asked { method: "TransactionService/SimulateTransaction", request, limit: self.call_time };
+        let answer = self.call(asked, service.simulate_transaction(self.request(message))).await;
+        answer.map_err(|status| NodeError::new(&status, &self.node, Some(token)))
     }
 
     /// Waits up to `limit` for the outcome of a transaction.
     pub async fn wait(&self, id: &Hash, limit: Duration) -> Result<v1::WaitTransactionResponse, Status> {
         let poll = limit.min(POLL_TIME_MAX);
         let timeout = prost_types::Duration::try_from(poll).ok();
-        let deadline = poll.saturating_add(POLL_GRACE);
+        let limit = poll.saturating_add(POLL_GRACE);
         let mut service = TransactionServiceClient::new(self.channel.clone());
         let message = v1::WaitTransactionRequest { tx_id: id.to_string(), timeout };
-        within(deadline, service.wait_transaction(self.request(message, deadline))).await
+        let request = json!({ "txId": message.tx_id, "timeout": json::duration(timeout) });
+        let asked = Asked { method: "TransactionService/WaitTransaction", request, limit };
+        self.call(asked, service.wait_transaction(within(message, limit))).await
     }
 
     /// A transaction as the node knows it now.
     pub async fn transaction(&self, id: &Hash, token: &Token) -> Result<v1::GetTransactionResponse, NodeError> {
         let mut service = TransactionServiceClient::new(self.channel.clone());
         let message = v1::GetTransactionRequest { tx_id: id.to_string(), view: v1::TransactionView::Basic.into() };
-        let answer = within(self.call_time, service.get_transaction(self.request(message, self.call_time))).await;
+        let request = json!({ "txId": message.tx_id });
+        let asked = Asked { method: "TransactionService/GetTransaction", request, limit: self.call_time };
+        let answer = self.call(asked, service.get_transaction(self.request(message))).await;
         answer.map_err(|status| NodeError::new(&status, &self.node, Some(token)))
     }
 
-    /// One page of the final transactions that touch `account`, newest first.
+    /// One page of the final transactions that touch an account, newest first.
     pub async fn history_page(
         &self,
-        account: &Address,
-        page_size: i32,
-        page_token: String,
+        query: &HistoryQuery,
         token: &Token,
     ) -> Result<v1::ListTransactionsResponse, NodeError> {
         let mut service = TransactionServiceClient::new(self.channel.clone());
         let message = v1::ListTransactionsRequest {
-            page_size,
-            page_token,
-            account: account.to_string(),
+            page_size: i32::try_from(query.page_size).unwrap_or(i32::MAX),
+            page_token: query.page_token.clone(),
+            account: query.account.to_string(),
+            max_height: query.max_height,
             order: v1::Order::NewestFirst.into(),
             ..Default::default()
         };
-        let answer = within(self.call_time, service.list_transactions(self.request(message, self.call_time))).await;
+        let mut request = json!({
+            "account": message.account,
+            "pageSize": message.page_size,
+            "maxHeight": message.max_height.to_string(),
+            "order": "ORDER_NEWEST_FIRST",
+        });
+        if !message.page_token.is_empty() {
+            request["pageToken"] = message.page_token.clone().into();
+        }
+        let asked = Asked { method: "TransactionService/ListTransactions", request, limit: self.call_time };
+        let answer = self.call(asked, service.list_transactions(self.request(message))).await;
         answer.map_err(|status| NodeError::new(&status, &self.node, Some(token)))
     }
 
-    /// A request that tells the node how long the answer is of use.
-    fn request<T>(&self, message: T, limit: Duration) -> Request<T> {
-        let mut request = Request::new(message);
-        request.set_timeout(limit);
-        request
-    }
-}
-
-/// The whole answer within `limit`: tonic's own timeout ends at the response's headers.
-async fn within<T>(limit: Duration, call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Status> {
-    match tokio::time::timeout(limit, call).await {
-        Ok(answer) => answer.map(Response::into_inner),
-        Err(_) => Err(Status::deadline_exceeded("no answer in time")),
-    }
-}
-
-impl ChainView {
-    fn read(info: v1::GetChainInfoResponse) -> Result<ChainView, &'static str> {
-        let genesis_hash = Hash::from_hex(&info.genesis_hash).ok_or("the genesis hash is not 64 hex digits")?;
-        let params = info.params.as_ref().ok_or("the chain's parameters are missing")?;
-        let token = Token::new(&params.symbol, params.decimals).ok_or("symbol or decimals are out of bounds")?;
-        let latest_block_time =
-            info.latest_block_time.and_then(time).ok_or("the time of the latest block is missing")?;
-        let max_expiry = params.max_expiry.and_then(|limit| Duration::try_from(limit).ok());
-        Ok(ChainView {
-            chain: Chain { id: info.chain_id.clone(), genesis_hash },
-            token,
-            base_fee: Amount(params.base_fee),
-            min_opening_balance: Amount(params.min_opening_balance),
-            max_expiry: max_expiry.ok_or("the greatest expiry is missing")?,
-            latest_block_time,
-            info,
-        })
-    }
-
-    /// This chain, to be pinned.
-    pub fn pin(&self, node: &str) -> Network {
-        Network {
-            node: node.to_owned(),
-            chain_id: self.chain.id.clone(),
-            genesis_hash: self.chain.genesis_hash.to_string(),
-            symbol: self.token.symbol().to_owned(),
-            decimals: self.token.places(),
+    /// Follows the transactions that touch `account`, or all of them, from a height on; 0: from the next block.
+    pub async fn stream_transactions(
+        &self,
+        from_height: u64,
+        account: Option<&Address>,
+    ) -> Result<Streaming<v1::StreamTransactionsResponse>, NodeError> {
+        let mut service = TransactionServiceClient::new(self.channel.clone());
+        let account = account.map(ToString::to_string).unwrap_or_default();
+        let message = v1::StreamTransactionsRequest { from_height, account, ..Default::default() };
+        let mut request = json!({ "fromHeight": from_height.to_string() });
+        if !message.account.is_empty() {
+            request["account"] = message.account.clone().into();
         }
+        let method = "TransactionService/StreamTransactions";
+        self.trace.asks(&self.node, method, &request);
+        // No deadline: a stream lasts as long as somebody reads it.
+        let answer = tokio::time::timeout(self.call_time, service.stream_transactions(Request::new(message))).await;
+        let answer = answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")));
+        let code = answer.as_ref().err().map_or(tonic::Code::Ok, Status::code);
+        self.trace.opened(&self.node, method, code);
+        answer.map(Response::into_inner).map_err(|status| NodeError::new(&status, &self.node, None))
     }
 
-    fn check(&self, node: &str, name: &str, network: &Network) -> Result<(), ChainError> {
-        let got = self.pin(&network.node);
-        let pairs = [
-            ("genesis hash", &network.genesis_hash, &got.genesis_hash),
-            ("chain id", &network.chain_id, &got.chain_id),
-            ("token symbol", &network.symbol, &got.symbol),
-            ("number of decimals", &network.decimals.to_string(), &got.decimals.to_string()),
-        ];
-        match pairs.into_iter().find(|(_, pinned, got)| pinned != got) {
-            None => Ok(()),
-            Some((field, pinned, got)) => Err(ChainError {
-                node: node.to_owned(),
-                network: name.to_owned(),
-                field,
-                pinned: pinned.clone(),
-                got: clean(got),
-            }),
-        }
-    }
-}
-
-/// A timestamp as a time, when it is one.
-pub fn time(timestamp: prost_types::Timestamp) -> Option<SystemTime> {
-    SystemTime::try_from(timestamp).ok()
-}
-
-impl NodeError {
-    /// `status` in words. `token` writes the amounts in it, when the chain is known already.
-    pub fn new(status: &Status, node: &str, token: Option<&Token>) -> NodeError {
-        let details = status.get_error_details();
-        let info = details.error_info().filter(|info| info.domain == DOMAIN);
-        let Some(info) = info else { return NodeError::without_reason(status, node) };
-        let metadata: BTreeMap<_, _> = info.metadata.iter().map(|(key, value)| (clean(key), clean(value))).collect();
-        let explained = explain::explain(&info.reason, &explain::Facts { metadata: &metadata, token });
-        let mut message = explained.message;
-        // For what the reason alone cannot tell: which field, and what the node calls the problem.
-        if let Some(violation) = details.bad_request().and_then(|request| request.field_violations.first()) {
-            message = format!("{message}: {} {}", clean(&violation.field), clean(&violation.description));
-        } else if explained.vague && !status.message().is_empty() {
-            message = format!("{message}: {}", clean(status.message()));
-        }
-        NodeError {
-            reason: clean(&info.reason),
-            message,
-            next: explained.next,
-            exit: explained.exit,
-            metadata,
-            code: status.code(),
-            from_node: true,
-            retry_after: details.retry_info().and_then(|info| info.retry_delay),
-        }
-    }
-
-    /// Nobody answers.
-    pub fn unreachable(node: &str, problem: &str) -> NodeError {
-        NodeError {
-            reason: "UNREACHABLE".into(),
-            message: format!("{} cannot be reached: {}", clean(node), clean(problem)),
-            next: "check that the node runs and that its URL is right, or ask another node with --node URL".into(),
-            exit: Exit::Unreachable,
-            metadata: BTreeMap::new(),
-            code: Code::Unavailable,
-            from_node: false,
-            retry_after: None,
-        }
-    }
-
-    /// An answer that cannot be.
-    pub fn garbled(node: &str, problem: &str) -> NodeError {
-        NodeError {
-            reason: "ANSWER_INVALID".into(),
-            message: format!("{} gave an answer that cannot be: {problem}", clean(node)),
-            next: "check the versions of node and wallet, or ask another node with --node URL".into(),
-            code: Code::Internal,
-            ..NodeError::unreachable(node, problem)
-        }
-    }
-
-    /// Whether nobody can tell from this error if the node took what it was sent.
-    pub fn is_uncertain(&self) -> bool {
-        let refusing = matches!(
-            self.code,
-            Code::InvalidArgument
-                | Code::NotFound
-                | Code::AlreadyExists
-                | Code::PermissionDenied
-                | Code::Unauthenticated
-                | Code::FailedPrecondition
-                | Code::OutOfRange
-                | Code::ResourceExhausted
-                | Code::Unimplemented
-        );
-        !self.from_node && !refusing
-    }
-
-    fn without_reason(status: &Status, node: &str) -> NodeError {
-        let problem = match std::error::Error::source(status) {
-            Some(source) => innermost(source),
-            None => status.message().to_owned(),
-        };
-        match status.code() {
-            Code::Unavailable | Code::Unknown | Code::Cancelled => {
-                NodeError { code: status.code(), ..NodeError::unreachable(node, &problem) }
+    /// A block: header and transaction ids, or all of it if `full`.
+    pub async fn block(&self, id: &BlockId, full: bool) -> Result<v1::Block, NodeError> {
+        let mut service = BlockServiceClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX);
+        let view = if full { v1::BlockView::Full } else { v1::BlockView::Basic };
+        let mut request = json!({ "view": view.as_str_name() });
+        let block_id = match id {
+            BlockId::Latest => None,
+            BlockId::Height(height) => {
+                request["height"] = height.to_string().into();
+                Some(v1::get_block_request::BlockId::Height(*height))
             }
-            Code::DeadlineExceeded => NodeError {
-                reason: "NO_ANSWER".into(),
-                message: format!("{} did not answer in time", clean(node)),
-                next: "try again, with a longer --timeout, or ask another node with --node URL".into(),
-                code: status.code(),
-                ..NodeError::unreachable(node, &problem)
-            },
-            Code::Unimplemented => NodeError {
-                reason: "UNIMPLEMENTED".into(),
-                message: format!("{} does not offer this call", clean(node)),
-                next: "check that the URL is that of a Tally node's client API, and that it is new enough".into(),
-                code: status.code(),
-                ..NodeError::unreachable(node, &problem)
-            },
-            code => NodeError {
-                reason: "NODE_ERROR".into(),
-                message: format!("{} answered {code:?}: {}", clean(node), clean(&problem)),
-                next: "try again, or ask another node with --node URL".into(),
-                code,
-                ..NodeError::unreachable(node, &problem)
-            },
-        }
+            BlockId::Hash(hash) => {
+                request["blockHash"] = hash.to_string().into();
+                Some(v1::get_block_request::BlockId::BlockHash(hash.to_string()))
+            }
+        };
+        let message = v1::GetBlockRequest { block_id, view: view.into() };
+        let asked = Asked { method: "BlockService/GetBlock", request, limit: self.call_time };
+        let answer = self.call(asked, service.get_block(self.request(message))).await;
+        let answer = answer.map_err(|status| NodeError::new(&status, &self.node, None))?;
+        answer.block.ok_or_else(|| NodeError::garbled(&self.node, "the block is missing"))
+    }
+
+    /// The validators with the most votes, at most 1000.
+    pub async fn validators(&self) -> Result<v1::ListValidatorsResponse, NodeError> {
+        let mut service = ValidatorServiceClient::new(self.channel.clone());
+        let message = v1::ListValidatorsRequest { page_size: 1000, ..Default::default() };
+        let asked = Asked {
+            method: "ValidatorService/ListValidators",
+            request: json!({ "pageSize": 1000 }),
+            limit: self.call_time,
+        };
+        let answer = self.call(asked, service.list_validators(self.request(message))).await;
+        answer.map_err(|status| NodeError::new(&status, &self.node, None))
+    }
+
+    /// Who leads `count` views from `from_view` on; 0: from the one the node works on.
+    pub async fn leaders(&self, from_view: u64, count: u32) -> Result<v1::GetLeaderScheduleResponse, NodeError> {
+        let mut service = ValidatorServiceClient::new(self.channel.clone());
+        let message = v1::GetLeaderScheduleRequest { from_view, count };
+        let request = json!({ "fromView": from_view.to_string(), "count": count });
+        let asked = Asked { method: "ValidatorService/GetLeaderSchedule", request, limit: self.call_time };
+        let answer = self.call(asked, service.get_leader_schedule(self.request(message))).await;
+        answer.map_err(|status| NodeError::new(&status, &self.node, None))
+    }
+
+    /// A request whose answer is of use for as long as a call may take.
+    fn request<T>(&self, message: T) -> Request<T> {
+        within(message, self.call_time)
+    }
+
+    /// The whole answer within the limit: tonic's own timeout ends at the response's headers.
+    async fn call<T>(
+        &self,
+        asked: Asked,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, Status> {
+        self.trace.asks(&self.node, asked.method, &asked.request);
+        let begin = Instant::now();
+        let answer = match tokio::time::timeout(asked.limit, call).await {
+            Ok(answer) => answer.map(Response::into_inner),
+            Err(_) => Err(Status::deadline_exceeded("no answer in time")),
+        };
+        self.trace.answered(&self.node, asked.method, begin.elapsed(), &answer);
+        answer
     }
 }
 
-/// The cause at the bottom: "Connection refused" says more than "transport error".
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
+/// A call as it is shown, and how long it may take.
+struct Asked {
+    method: &'static str,
+    request: Value,
+    limit: Duration,
+}
+
+/// A request that tells the node how long the answer is of use.
+fn within<T>(message: T, limit: Duration) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(limit);
+    request
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
-
-    use tonic_types::ErrorDetails;
-
     use super::*;
-
-    fn info() -> v1::GetChainInfoResponse {
-        let genesis_hash = Hash::of(b"genesis").to_string();
-        v1::GetChainInfoResponse {
-            chain_id: format!("local-{}", &genesis_hash[..8]),
-            genesis_hash,
-            latest_block_time: Some(prost_types::Timestamp { seconds: 1_800_000_000, nanos: 0 }),
-            params: Some(v1::ChainParams {
-                symbol: "TALLY".into(),
-                decimals: 9,
-                max_expiry: Some(prost_types::Duration { seconds: 86_400, nanos: 0 }),
-                ..Default::default()
-            }),
-            ..Default::default()
-        }
-    }
-
-    #[test]
-    fn another_chain_and_another_token_are_refused() {
-        let view = ChainView::read(info()).unwrap();
-        let pinned = view.pin("http://n:1");
-        assert!(view.check("http://other:1", "local", &pinned).is_ok(), "another node of the same chain");
-        let differs = |change: fn(&mut v1::GetChainInfoResponse)| {
-            let mut other = info();
-            change(&mut other);
-            ChainView::read(other).unwrap().check("http://n:1", "local", &pinned).unwrap_err().field
-        };
-        assert_eq!(differs(|info| info.genesis_hash = Hash::of(b"other").to_string()), "genesis hash");
-        assert_eq!(differs(|info| info.chain_id.push('x')), "chain id");
-        assert_eq!(differs(|info| info.params.as_mut().unwrap().symbol = "GOLD".into()), "token symbol");
-        assert_eq!(differs(|info| info.params.as_mut().unwrap().decimals = 0), "number of decimals");
-    }
-
-    #[test]
-    fn a_reason_of_the_node_is_put_into_words() {
-        let facts = [("balance", "3000000000"), ("needed", "12501000000"), ("missing", "9501000000")];
-        let facts: HashMap<String, String> = facts.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
-        let details = ErrorDetails::with_error_info("INSUFFICIENT_FUNDS", DOMAIN, facts.clone());
-        let status = tonic::Status::with_error_details(Code::FailedPrecondition, "no", details);
-        let error = NodeError::new(&status, "http://n:1", Token::new("TALLY", 9).as_ref());
-        assert_eq!(error.message, "balance 3 TALLY is 9.501 TALLY short of the 12.501 TALLY needed");
-        assert_eq!((error.exit, error.from_node), (Exit::Rejected, true));
-        assert!(!error.is_uncertain());
-        // Another domain's reasons are another's.
-        let details = ErrorDetails::with_error_info("INSUFFICIENT_FUNDS", "example.com", facts);
-        let status = Status::with_error_details(Code::Unavailable, "no", details);
-        let error = NodeError::new(&status, "http://n:1", None);
-        assert_eq!((error.reason.as_str(), error.from_node), ("UNREACHABLE", false));
-    }
-
-    #[test]
-    fn only_an_answer_of_the_node_makes_a_refusal_certain() {
-        for (code, uncertain) in [
-            (Code::Unavailable, true),
-            (Code::DeadlineExceeded, true),
-            (Code::Unknown, true),
-            (Code::Cancelled, true),
-            (Code::Internal, true),
-            (Code::Aborted, true),
-            (Code::DataLoss, true),
-            (Code::Unimplemented, false),
-            (Code::InvalidArgument, false),
-        ] {
-            assert_eq!(
-                NodeError::new(&Status::new(code, "x"), "http://n:1", None).is_uncertain(),
-                uncertain,
-                "{code:?}"
-            );
-        }
-        let details = ErrorDetails::with_error_info("NODE_SYNCING", DOMAIN, HashMap::new());
-        let status = Status::with_error_details(Code::Unavailable, "x", details);
-        let error = NodeError::new(&status, "http://n:1", None);
-        assert!(!error.is_uncertain() && error.exit == Exit::Unreachable);
-    }
+    use crate::{cli::OutputForm, error::Exit, output::Output};
 
     #[tokio::test]
     async fn a_node_that_is_not_there_is_unreachable() {
+        let trace = Trace::new(Output::new(OutputForm::Text, true), false, false);
         // A port that was free a moment ago.
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let error = Client::connect(&format!("http://127.0.0.1:{port}"), Duration::from_secs(5)).await.unwrap_err();
+        let error =
+            Client::connect(&format!("http://127.0.0.1:{port}"), Duration::from_secs(5), trace).await.unwrap_err();
         assert_eq!(error.exit(), Exit::Unreachable, "{error}");
-        for url in ["https://n:1", "127.0.0.1:1", "http://", ""] {
-            let error = Client::connect(url, Duration::from_secs(5)).await.unwrap_err();
+        for url in ["https://n:1", "127.0.0.1:1", "http://", "", "http://n:99999", "http://[::1]:x"] {
+            let error = Client::connect(url, Duration::from_secs(5), trace).await.unwrap_err();
             assert_eq!(error.exit(), Exit::Usage, "{url}: {error}");
         }
     }

@@ -1,35 +1,56 @@
 //! One file per group of commands, and what they share: configuration, keystore, the chosen network and sender.
 
 mod account;
+mod batch;
 mod chain;
+mod contacts;
+mod deliver;
+mod doctor;
+mod files;
+mod follow;
+mod history;
 mod keys;
+mod message;
 mod network;
+mod outcome;
 mod pay;
+mod plan;
+mod receive;
+mod settings;
+mod shell;
 mod transaction;
-mod watch;
 
 use std::path::PathBuf;
 
-use tally_types::Address;
+use tally_types::{Address, Hash, genesis::Chain};
 
 use crate::{
-    cli::{ChainCommand, Cli, Command, Globals},
-    client::{ChainView, Client},
+    cli::{Cli, Command, Globals, groups::ConfigCommand},
+    client::{
+        ChainView, Nodes, Trace,
+        nodes::{NODES_MAX, Way},
+        trace::quoted_if_odd,
+    },
     config::{Config, Network},
+    contacts::Contacts,
     error::{UsageError, WalletError},
     keystore::{KeyInfo, Keystore},
+    origin::Origins,
     output::Output,
     prompt::Prompt,
-    target,
+    target::{self, Book, Target},
+    token::Token,
 };
 
 /// What every command works with.
 struct Context {
     globals: Globals,
+    origins: Origins,
     output: Output,
     prompt: Prompt,
     config_folder: PathBuf,
     config: Config,
+    contacts: Contacts,
     keystore: Keystore,
 }
 
@@ -38,71 +59,127 @@ struct Context {
 struct Chosen {
     /// Its name and its pin; none when only `--node` was given.
     pinned: Option<(String, Network)>,
-    /// Node to ask.
-    node: String,
+    /// Nodes to ask, at least one.
+    urls: Vec<String>,
+}
+
+/// A connection to the chosen network, whose chain is the pinned one.
+struct Session {
+    chosen: Chosen,
+    nodes: Nodes,
+    chain: ChainView,
 }
 
 /// Carries out a command.
-pub async fn run(cli: Cli, output: Output) -> Result<(), WalletError> {
-    let context = Context::new(cli.globals, output)?;
+pub async fn run(cli: Cli, origins: Origins, output: Output) -> Result<(), WalletError> {
+    // These two need no configuration, so that they work where there is none.
+    match &cli.command {
+        Command::Completions { shell } => return shell::completions(output, *shell),
+        Command::Man { out_dir } => return shell::man(output, out_dir.as_deref()),
+        // What is wrong with the configuration must not keep it from being said.
+        Command::Doctor => return doctor::run(cli.globals, origins, output).await,
+        _ => {}
+    }
+    let context = Context::new(cli.globals, origins, output)?;
     match cli.command {
-        Command::Keys(command) => keys::run(&context, command),
+        Command::Keys(command) => keys::run(&context, command).await,
         Command::Network(command) => network::run(context, command).await,
-        Command::Balance { account } => account::balance(&context, account.as_deref()).await,
-        Command::Send { to, amount, pay } => {
-            pay::run(&context, pay::Order { kind: pay::Kind::Transfer, to, amount, args: pay }).await
+        Command::Contacts(command) => contacts::run(&context, command),
+        Command::Receive { amount } => receive::run(&context, amount.as_deref()).await,
+        Command::Balance { account: None, all: true } => account::all(&context).await,
+        Command::Balance { account, all: _ } => account::balance(&context, account.as_deref()).await,
+        Command::Send { to, amount, create_if_missing, pay } => {
+            let kind = if create_if_missing { plan::Kind::EitherWay } else { plan::Kind::Transfer };
+            pay::run(&context, plan::Order { kind, to, amount, args: pay }).await
         }
         Command::CreateAccount { new, amount, pay } => {
-            pay::run(&context, pay::Order { kind: pay::Kind::CreateAccount, to: new, amount, args: pay }).await
+            pay::run(&context, plan::Order { kind: plan::Kind::CreateAccount, to: new, amount, args: pay }).await
         }
-        Command::History { account, limit } => account::history(&context, account.as_deref(), limit).await,
+        Command::Pay { pay } => batch::run(&context, pay).await,
+        Command::History { account, limit, all, follow, csv } => {
+            let limit = if all { history::ALL_MAX } else { limit };
+            history::run(&context, account.as_deref(), history::Options { limit, follow, csv }).await
+        }
+        Command::Watch { account, count } => follow::watch(&context, account.as_deref(), count).await,
         Command::Tx(command) => transaction::run(&context, command).await,
-        Command::Chain(ChainCommand::Info) => chain::info(&context).await,
+        Command::Message(command) => message::run(&context, command),
+        Command::Chain(command) => chain::run(&context, command).await,
+        Command::Config(ConfigCommand::Show { origin }) => settings::show(&context, origin),
+        Command::Completions { .. } | Command::Man { .. } | Command::Doctor => Ok(()),
     }
 }
 
 impl Context {
-    fn new(globals: Globals, output: Output) -> Result<Context, WalletError> {
-        let config_folder = match &globals.config_dir {
-            Some(folder) => folder.clone(),
-            None => default_config_folder(|name| {
-                std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
-            })
-            .ok_or(UsageError::NoConfigFolder)?,
-        };
-        let keystore_folder = globals.keystore_dir.clone().unwrap_or_else(|| config_folder.join("keys"));
+    fn new(globals: Globals, origins: Origins, output: Output) -> Result<Context, WalletError> {
+        let config_folder = config_folder(&globals)?;
+        let keystore = Keystore::open(keystore_folder(&globals, &config_folder));
         Ok(Context {
             output,
+            origins,
             prompt: Prompt::new(globals.no_input),
             config: Config::load(&config_folder)?,
-            keystore: Keystore::open(keystore_folder),
+            contacts: Contacts::load(&config_folder)?,
+            keystore,
             config_folder,
             globals,
         })
     }
 
-    fn chosen(&self) -> Result<Chosen, WalletError> {
-        let node = self.globals.node.clone();
-        match (self.globals.network.as_ref().or(self.config.network.as_ref()), node) {
-            (Some(name), node) => {
-                let network = self.config.network(name)?;
-                let node = node.unwrap_or_else(|| network.node.clone());
-                Ok(Chosen { pinned: Some((name.clone(), network.clone())), node })
-            }
-            (None, Some(node)) => Ok(Chosen { pinned: None, node }),
-            (None, None) => Err(UsageError::NoNetwork.into()),
-        }
+    fn trace(&self) -> Trace {
+        Trace::new(self.output, self.globals.explain, self.globals.verbose)
     }
 
-    /// Connects to the chosen node and refuses another chain than the pinned one.
-    async fn connect(&self) -> Result<(Chosen, Client, ChainView), WalletError> {
+    fn book(&self) -> Book<'_> {
+        Book { keystore: &self.keystore, contacts: &self.contacts }
+    }
+
+    /// The network that is chosen, if any, whatever nodes are.
+    fn pinned(&self) -> Result<Option<(String, Network)>, WalletError> {
+        let Some(name) = self.globals.network.as_ref().or(self.config.network.as_ref()) else { return Ok(None) };
+        refuse_secret(name)?;
+        Ok(Some((name.clone(), self.config.network(name)?.clone())))
+    }
+
+    /// The same, where nothing can go on without.
+    fn pinned_network(&self) -> Result<(String, Network), WalletError> {
+        self.pinned()?.ok_or_else(|| UsageError::NotPinned.into())
+    }
+
+    fn chosen(&self) -> Result<Chosen, WalletError> {
+        let pinned = self.pinned()?;
+        let mut urls = self.globals.node.clone();
+        if urls.is_empty() {
+            let Some((name, network)) = &pinned else { return Err(UsageError::NoNetwork.into()) };
+            urls = match self.config.panels.get(name) {
+                Some(panel) => panel.nodes.iter().map(|node| node.url.clone()).collect(),
+                None => vec![network.node.clone()],
+            };
+        }
+        let mut seen = std::collections::BTreeSet::new();
+        urls.retain(|url| seen.insert(url.clone()));
+        if urls.len() > NODES_MAX {
+            return Err(UsageError::TooManyNodes(urls.len()).into());
+        }
+        Ok(Chosen { pinned, urls })
+    }
+
+    /// Connects to the chosen nodes and refuses another chain than the pinned one.
+    async fn connect(&self) -> Result<Session, WalletError> {
         let chosen = self.chosen()?;
-        let client = Client::connect(&chosen.node, self.globals.timeout).await?;
-        let chain = client.chain(chosen.pinned.as_ref().map(|(name, network)| (name.as_str(), network))).await?;
+        let pinned = chosen.pinned.as_ref().map(|(name, network)| (name.as_str(), network));
+        let way = Way {
+            urls: &chosen.urls,
+            pinned,
+            panel: pinned.and_then(|(name, _)| self.config.panels.get(name)),
+            timeout: self.globals.timeout,
+            trace: self.trace(),
+            output: self.output,
+        };
+        let (nodes, chain) = Nodes::connect(way).await?;
         if chosen.pinned.is_none() {
             self.output.warning("no network is chosen, so the node's chain is not checked against a pinned one");
         }
-        Ok((chosen, client, chain))
+        Ok(Session { chosen, nodes, chain })
     }
 
     /// The key that pays: `--from`, or the configured one, or the only one.
@@ -118,24 +195,80 @@ impl Context {
         }
     }
 
-    /// The account that `text` names; without a text, the sender's.
-    fn account(&self, text: Option<&str>) -> Result<Address, WalletError> {
-        match text {
-            Some(text) => Ok(target::resolve(text, &self.keystore)?),
-            None => Ok(self.sender()?.address),
+    /// The account that pays, where its key is not needed: `--from` may then be an address or a contact, too.
+    fn payer(&self) -> Result<Target, WalletError> {
+        match self.globals.from.as_ref().or(self.config.from.as_ref()) {
+            Some(text) => Ok(self.book().resolve(text)?),
+            None => self.sender().map(|key| Target { address: key.address, name: Some(key.name.to_string()) }),
         }
     }
 
+    /// The account that `text` names; without a text, the sender's.
+    fn account(&self, text: Option<&str>) -> Result<Address, WalletError> {
+        match text {
+            Some(text) => Ok(self.book().resolve(text)?.address),
+            None => Ok(self.payer()?.address),
+        }
+    }
+
+    /// How amounts of `chain` are written, when a network with that chain is pinned; refused when the chosen network is
+    /// of another chain.
+    fn token_of(&self, chain: &Chain) -> Result<Option<Token>, WalletError> {
+        let genesis = chain.genesis_hash.to_string();
+        if let (Some(name), Some((_, network))) = (&self.globals.network, self.pinned()?)
+            && network.genesis_hash != genesis
+        {
+            let (pinned, got) = (network.genesis_hash, genesis);
+            return Err(UsageError::OtherChain { network: name.clone(), pinned, got }.into());
+        }
+        let network = self.config.networks.values().find(|network| network.genesis_hash == genesis);
+        Ok(network.and_then(|network| Token::new(&network.symbol, network.decimals)))
+    }
+
     /// The command that waits for a transaction, with the flags that lead to the same node.
-    fn wait_command(&self, id: &tally_types::Hash) -> String {
-        let mut command = format!("tally-wallet tx wait {id}");
-        for (flag, value) in [("--network", &self.globals.network), ("--node", &self.globals.node)] {
-            if let Some(value) = value {
-                command = format!("{command} {flag} {value}");
-            }
+    fn wait_command(&self, id: &Hash) -> String {
+        self.with_way(&format!("tally-wallet tx wait {id}"))
+    }
+
+    /// `command` with the flags that lead to the same network and nodes.
+    fn with_way(&self, command: &str) -> String {
+        let mut command = command.to_owned();
+        if let Some(network) = &self.globals.network {
+            command = format!("{command} --network {}", quoted_if_odd(network));
+        }
+        for node in &self.globals.node {
+            command = format!("{command} --node {}", quoted_if_odd(node));
         }
         command
     }
+}
+
+impl Session {
+    /// Name of the network, for people.
+    fn network(&self) -> &str {
+        self.chosen.pinned.as_ref().map(|(name, _)| name.as_str()).unwrap_or_default()
+    }
+
+    /// The chain as it is now.
+    async fn refreshed(&self) -> Result<ChainView, WalletError> {
+        let pinned = self.chosen.pinned.as_ref().map(|(name, network)| (name.as_str(), network));
+        Ok(self.nodes.chain(pinned).await?)
+    }
+}
+
+/// Where the configuration is, or would be.
+fn config_folder(globals: &Globals) -> Result<PathBuf, WalletError> {
+    let folder = match &globals.config_dir {
+        Some(folder) => Some(folder.clone()),
+        None => {
+            default_config_folder(|name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from))
+        }
+    };
+    folder.ok_or_else(|| UsageError::NoConfigFolder.into())
+}
+
+fn keystore_folder(globals: &Globals, config_folder: &std::path::Path) -> PathBuf {
+    globals.keystore_dir.clone().unwrap_or_else(|| config_folder.join("keys"))
 }
 
 /// Refuses a secret where a name belongs, before any message repeats it.
@@ -150,6 +283,11 @@ fn default_config_folder(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<P
     // The XDG specification: a relative path counts as unset.
     let xdg = variable("XDG_CONFIG_HOME").filter(|path| path.is_absolute());
     xdg.or_else(|| variable("HOME").map(|home| home.join(".config"))).map(|folder| folder.join("tally"))
+}
+
+/// "1 line", "2 lines".
+fn count(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
 /// Lines of "name  value", the values one below the other.

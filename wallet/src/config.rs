@@ -14,8 +14,22 @@
 //! decimals = 9
 //! ```
 //!
+//! A network that was added with several nodes has a panel besides, whose stakes are as the genesis file proves them:
+//!
+//! ```toml
+//! [panels.local]
+//! total_stake = 4000000000000
+//!
+//! [[panels.local.nodes]]
+//! url = "http://127.0.0.1:4700"
+//! validator = "tally1…"      # which validator the node said it is; empty: none
+//! stake = 1000000000000
+//! ```
+//!
 //! Everything but `node` is pinned when the network is added. A node that says otherwise later is refused before
 //! anything is signed; the decimals are among it because a node that could change them could change what "12.5" means.
+
+mod panel;
 
 use std::{
     collections::BTreeMap,
@@ -27,7 +41,9 @@ use serde::{Deserialize, Serialize};
 use tally_types::{Decimals, Hash};
 use thiserror::Error;
 
-use crate::files;
+pub use panel::{PANEL_NODES_MAX, Panel, PanelNode};
+
+use crate::{files, token::Token};
 
 /// Name of the file in the configuration folder.
 pub const FILE_NAME: &str = "config.toml";
@@ -35,7 +51,7 @@ pub const FILE_NAME: &str = "config.toml";
 pub const NETWORK_NAME_LEN_MAX: usize = 32;
 
 const FILE_BYTES_MAX: usize = 256 * 1024;
-const NOTICE: &str = "# Written by tally-wallet: `network add` and `network use` replace this file.\n";
+const NOTICE: &str = "# Written by tally-wallet: the `network` commands replace this file.\n";
 
 /// Content of the file. A missing file is the default: no networks.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +66,9 @@ pub struct Config {
     /// Networks by name.
     #[serde(default)]
     pub networks: BTreeMap<String, Network>,
+    /// Networks that are asked through several nodes at once. Default: none, so each has its one `node`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub panels: BTreeMap<String, Panel>,
 }
 
 /// A network and what its chain is pinned to.
@@ -149,6 +168,14 @@ impl Config {
         Ok(())
     }
 
+    /// Takes a network away, with its panel; none is in use afterwards if it was this one.
+    pub fn remove_network(&mut self, name: &str) -> Result<Network, ConfigError> {
+        let network = self.networks.remove(name).ok_or_else(|| ConfigError::NetworkNotFound(name.to_owned()))?;
+        self.panels.remove(name);
+        self.network = self.network.take().filter(|in_use| in_use != name);
+        Ok(network)
+    }
+
     /// Fails when the name is taken or no name: asked before a node is.
     pub fn ensure_network_free(&self, name: &str) -> Result<(), ConfigError> {
         check_name(name)?;
@@ -170,6 +197,12 @@ impl Config {
             check_name(name)?;
             network.check(name)?;
         }
+        for (name, panel) in &self.panels {
+            if !self.networks.contains_key(name) {
+                return Err(ConfigError::Field { field: format!("panels.{name}"), problem: "is of no network" });
+            }
+            panel.check(name)?;
+        }
         match &self.network {
             Some(name) if !self.networks.contains_key(name) => {
                 Err(ConfigError::Field { field: "network".into(), problem: "names no entry of [networks]" })
@@ -183,6 +216,11 @@ impl Network {
     /// The pinned hash.
     pub fn genesis(&self) -> Option<Hash> {
         Hash::from_hex(&self.genesis_hash)
+    }
+
+    /// How amounts are written. None only of a network that was never checked.
+    pub(crate) fn token(&self) -> Option<Token> {
+        Token::new(&self.symbol, self.decimals)
     }
 
     fn check(&self, name: &str) -> Result<(), ConfigError> {
@@ -265,6 +303,37 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    #[test]
+    fn a_panel_is_checked_and_goes_with_its_network() {
+        let node = |port: u16, stake| PanelNode {
+            url: format!("http://127.0.0.1:{port}"),
+            validator: if stake == 0 { String::new() } else { tally_types::Address([1; 32]).to_string() },
+            stake,
+        };
+        let mut config = Config::default();
+        config.add_network("local", local()).unwrap();
+        let panel = |total_stake, nodes| Config {
+            panels: [("local".to_owned(), Panel { total_stake, nodes })].into(),
+            ..config.clone()
+        };
+        let mut good = panel(100, vec![node(1, 50), node(2, 0)]);
+        let folder = tempfile::tempdir().unwrap();
+        good.save(folder.path()).unwrap();
+        assert_eq!(Config::load(folder.path()).unwrap(), good);
+        for (bad, wanted) in [
+            (panel(0, vec![node(1, 0), node(2, 0)]), "total_stake"),
+            (panel(100, vec![node(1, 50)]), "nodes"),
+            (panel(100, vec![node(1, 50), node(1, 50)]), "nodes.url"),
+            (panel(100, vec![node(1, 101), node(2, 0)]), "nodes.stake"),
+        ] {
+            let Err(ConfigError::Field { field, .. }) = bad.save(folder.path()) else { panic!("{bad:?}") };
+            assert_eq!(field, format!("panels.local.{wanted}"));
+        }
+        assert_eq!(good.remove_network("local").unwrap(), local());
+        assert_eq!(good, Config::default());
+        assert!(matches!(good.remove_network("local"), Err(ConfigError::NetworkNotFound(_))));
     }
 
     #[test]

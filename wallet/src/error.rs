@@ -1,13 +1,16 @@
 //! What a command can end in: an exit code for scripts, and for people what happened and what to do next.
 
-use std::{collections::BTreeMap, io, time::SystemTime};
+mod advice;
 
-use tally_types::{Amount, Hash, amount::AmountError};
+use std::{collections::BTreeMap, io, path::PathBuf, time::SystemTime};
+
+use tally_types::{Amount, Hash, amount::AmountError, transaction::TransactionError};
 use thiserror::Error;
 
 use crate::{
     client::{ChainError, NodeError},
     config::ConfigError,
+    envelope::EnvelopeError,
     keystore::{FormatError, KeystoreError},
     output::rfc3339,
     prompt::InputError,
@@ -73,6 +76,18 @@ pub enum WalletError {
     /// Found out before anything was signed.
     #[error(transparent)]
     Refusal(#[from] Refusal),
+    /// A file that is not what it should be.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A transaction that this wallet itself could not make.
+    #[error("this makes no valid transaction: it {0}")]
+    Envelope(#[from] EnvelopeError),
+    /// A message whose signature does not hold.
+    #[error("the signature is not that of {0} over this text on this network")]
+    Proof(String),
+    /// Something that `doctor` found; its own words were the result.
+    #[error("{0} of the checks above found something wrong")]
+    Unwell(usize, Exit),
     /// A signed transaction that did not become final and good.
     #[error(transparent)]
     Fate(Box<Fate>),
@@ -129,9 +144,90 @@ pub enum UsageError {
     /// Nothing to move.
     #[error("the amount is zero")]
     AmountZero,
-    /// The arguments make no transaction.
-    #[error("this makes no valid transaction: {0}")]
-    Transaction(tally_types::transaction::TransactionError),
+    /// More nodes than are asked at a time.
+    #[error("{0} nodes are named, at most 16 are asked at a time")]
+    TooManyNodes(usize),
+    /// No contact has this name.
+    #[error("there is no contact {0:?}")]
+    ContactNotFound(String),
+    /// The contact would hide behind an own key.
+    #[error("{0:?} is the name of an own key")]
+    ContactIsKey(String),
+    /// The key would hide a contact.
+    #[error("{0:?} is the name of a contact: whoever is paid by that name would change")]
+    KeyIsContact(String),
+    /// A file for a chain that no network here is pinned to.
+    #[error("no network of this wallet is pinned to the chain {0:?} of the transaction")]
+    ChainNotPinned(String),
+    /// A file for another chain than that of the network named.
+    #[error("the transaction is for the chain with genesis hash {got}, the network {network:?} is pinned to {pinned}")]
+    OtherChain {
+        /// Network named by `--network`.
+        network: String,
+        /// Its genesis hash.
+        pinned: String,
+        /// The file's.
+        got: String,
+    },
+    /// Not a signature.
+    #[error("what stands where a signature belongs is not 128 hex digits")]
+    NotASignature,
+    /// Not a block.
+    #[error("{0:?} is neither a height, nor a header's hash of 64 hex digits, nor \"latest\"")]
+    NotABlock(String),
+}
+
+/// What is wrong with a file that was named.
+#[derive(Debug, Error)]
+pub enum FileError {
+    /// It cannot be read.
+    #[error("cannot read {}: {source}", .file.display())]
+    Read {
+        /// The file.
+        file: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// It cannot be written.
+    #[error("cannot write {}: {source}", .file.display())]
+    Write {
+        /// The file.
+        file: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// It holds no transaction, or not the right one.
+    #[error("{} {problem}", .file.display())]
+    Envelope {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong.
+        problem: EnvelopeError,
+    },
+    /// A line of a list of payments is wrong.
+    #[error("{} line {line}: {problem}", .file.display())]
+    Line {
+        /// The file.
+        file: PathBuf,
+        /// The line, from 1.
+        line: u64,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A journal of another list, sender or chain, or a damaged one.
+    #[error("the journal {} {problem}", .file.display())]
+    Journal {
+        /// The journal.
+        file: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// Another process works on it.
+    #[error("{} is in use by another tally-wallet", .file.display())]
+    Locked {
+        /// The journal.
+        file: PathBuf,
+    },
 }
 
 /// Why nothing was signed although the arguments are right.
@@ -255,6 +351,18 @@ impl WalletError {
             WalletError::Config(ConfigError::NetworkNotFound(_)) => Exit::NotFound,
             WalletError::Config(_) | WalletError::Target(_) | WalletError::Amount(_) => Exit::Usage,
             WalletError::Usage(UsageError::NoSender(_)) => Exit::Key,
+            WalletError::Usage(UsageError::ContactNotFound(_)) => Exit::NotFound,
+            WalletError::Usage(UsageError::OtherChain { .. } | UsageError::ChainNotPinned(_)) => Exit::WrongNetwork,
+            WalletError::File(FileError::Envelope { problem: EnvelopeError::OtherKey { .. }, .. }) => Exit::Key,
+            WalletError::File(FileError::Envelope {
+                problem: EnvelopeError::Transaction(TransactionError::Signature),
+                ..
+            })
+            | WalletError::Proof(_) => Exit::WrongNetwork,
+            WalletError::File(FileError::Locked { .. }) => Exit::Failure,
+            WalletError::File(FileError::Write { .. }) => Exit::Failure,
+            WalletError::File(_) | WalletError::Envelope(_) => Exit::Usage,
+            WalletError::Unwell(_, exit) => *exit,
             WalletError::Usage(_) => Exit::Usage,
             WalletError::Node(error) => error.exit,
             WalletError::Chain(_) => Exit::WrongNetwork,
@@ -292,6 +400,8 @@ impl WalletError {
             },
             WalletError::Input(InputError::NobodyToAsk { .. }) => "PROMPT_IMPOSSIBLE",
             WalletError::Input(InputError::Declined) => "NOT_CONFIRMED",
+            WalletError::Input(InputError::OtherRecipient) => "RECIPIENT_NOT_CONFIRMED",
+            WalletError::Input(InputError::OtherBackup { .. }) => "BACKUP_DIFFERS",
             WalletError::Input(InputError::Interrupted) | WalletError::Interrupted => "INTERRUPTED",
             WalletError::Input(_) => "SECRET_INPUT",
             WalletError::Target(TargetError::Secret(_))
@@ -301,71 +411,25 @@ impl WalletError {
             WalletError::Config(ConfigError::NetworkNotFound(_)) => "NETWORK_NOT_FOUND",
             WalletError::Config(ConfigError::NetworkExists(_)) => "NETWORK_EXISTS",
             WalletError::Config(_) => "CONFIG",
+            WalletError::Usage(UsageError::ContactNotFound(_)) => "CONTACT_NOT_FOUND",
+            WalletError::Usage(UsageError::OtherChain { .. } | UsageError::ChainNotPinned(_)) => "WRONG_NETWORK",
             WalletError::Usage(_) => "USAGE",
+            WalletError::File(error) => match error {
+                FileError::Read { .. } | FileError::Write { .. } => "FILE",
+                FileError::Envelope { problem: EnvelopeError::OtherKey { .. }, .. } => "KEY_NOT_FOUND",
+                FileError::Envelope { .. } => "TRANSACTION_FILE",
+                FileError::Line { .. } => "PAYMENT_FILE",
+                FileError::Journal { .. } => "JOURNAL",
+                FileError::Locked { .. } => "IN_USE",
+            },
+            WalletError::Envelope(_) => "TRANSACTION_INVALID",
+            WalletError::Proof(_) => "SIGNATURE_INVALID",
+            WalletError::Unwell(..) => "UNWELL",
             WalletError::Chain(_) => "WRONG_NETWORK",
             WalletError::Stdout(_) => "STDOUT",
             WalletError::Randomness(_) | WalletError::Start(_) => "SYSTEM",
         };
         name.into()
-    }
-
-    /// What to do next; empty when there is nothing to say.
-    pub fn next_step(&self) -> String {
-        match self {
-            WalletError::Node(error) => error.next.clone(),
-            WalletError::Fate(fate) => match &**fate {
-                Fate::Failed { next, .. } => next.clone(),
-                Fate::Unknown { wait, .. } => format!("do not send it again before you know; wait with: {wait}"),
-                Fate::NeverRan { .. } => "send it again".into(),
-            },
-            WalletError::Refusal(refusal) => match refusal {
-                Refusal::Shortage { .. } => "send less, or pay into the account first".into(),
-                Refusal::FeeTooLow { fee, token, .. } => format!("give --max-fee {}", token.number(*fee)),
-                Refusal::OpeningBalanceTooLow { .. } => "give the new account more".into(),
-                Refusal::Overflow => "send less".into(),
-            },
-            WalletError::Keystore(error) | WalletError::Target(TargetError::Keystore(error)) => {
-                keystore_next_step(error).into()
-            }
-            WalletError::Input(error) => match error {
-                InputError::NobodyToAsk { flags, .. } => format!("give {flags}"),
-                InputError::Differ => "type the same passphrase twice".into(),
-                InputError::Empty(what) => format!("give {what}; nothing was changed"),
-                InputError::Words(_) => "compare with the words you wrote down".into(),
-                InputError::WordsFile { .. } => "name a new file in a folder that exists".into(),
-                _ => String::new(),
-            },
-            WalletError::Target(TargetError::Secret(_))
-            | WalletError::Usage(UsageError::Secret(_) | UsageError::BareWords) => {
-                "never type a secret as an argument: it is now in the shell's history, and was visible to other \
-                 users. If it is a real key, move its tokens to a new one. To import a key: tally-wallet keys import \
-                 NAME"
-                    .into()
-            }
-            WalletError::Target(TargetError::NoSuchKey(_)) => {
-                "give an address (tally1…), or one of the names that `tally-wallet keys list` shows".into()
-            }
-            WalletError::Target(TargetError::Address(_)) => {
-                "copy the whole address: 64 characters that start with tally1".into()
-            }
-            WalletError::Amount(_) => "write the amount in tokens, for example 12.5".into(),
-            WalletError::Config(error) => match error {
-                ConfigError::NetworkNotFound(_) => {
-                    "see `tally-wallet network list`, or add it: tally-wallet network add NAME --node URL".into()
-                }
-                ConfigError::NetworkExists(_) => {
-                    "choose another name; to replace it, first delete its part of config.toml".into()
-                }
-                _ => "correct it and try again".into(),
-            },
-            WalletError::Usage(error) => usage_next_step(error).into(),
-            WalletError::Chain(_) => "nothing was signed. Use a node of this network, or add the other chain as a \
-                                      network of its own: tally-wallet network add NAME --node URL"
-                .into(),
-            WalletError::Stdout(_) | WalletError::Randomness(_) | WalletError::Start(_) | WalletError::Interrupted => {
-                String::new()
-            }
-        }
     }
 
     /// Facts for scripts.
@@ -397,42 +461,6 @@ impl WalletError {
 
 fn pairs<const N: usize>(pairs: [(&str, String); N]) -> BTreeMap<String, String> {
     pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
-}
-
-fn keystore_next_step(error: &KeystoreError) -> &'static str {
-    match error {
-        KeystoreError::Name(_) => "choose another name",
-        KeystoreError::NotFound { .. } => "see `tally-wallet keys list`, or make it: tally-wallet keys new NAME",
-        KeystoreError::Exists { .. } => "choose another name; the existing key was not touched",
-        KeystoreError::File { problem: FormatError::Passphrase, .. } => {
-            "try again; without the passphrase the key comes back only from its words: tally-wallet keys import NAME"
-        }
-        KeystoreError::File { .. } => {
-            "move the file away and bring the key back from its words: tally-wallet keys import NAME"
-        }
-        KeystoreError::Renamed { .. } => "give the file the name of its key again",
-        KeystoreError::Io { .. } | KeystoreError::Randomness(_) => "correct it and try again",
-    }
-}
-
-fn usage_next_step(error: &UsageError) -> &'static str {
-    match error {
-        UsageError::NoNetwork | UsageError::NotPinned => {
-            "add the network once (tally-wallet network add NAME --node URL), then name it with --network NAME"
-        }
-        UsageError::NoNode => "give --node http://HOST:PORT",
-        UsageError::NodeUrl(_) => {
-            "write it like http://127.0.0.1:4700. This wallet speaks no TLS itself: reach a far node through a tunnel"
-        }
-        UsageError::NoSender(0) => "make a key: tally-wallet keys new NAME",
-        UsageError::NoSender(_) => "give --from NAME, or put from = \"NAME\" into config.toml",
-        UsageError::NoConfigFolder => "give --config-dir DIR",
-        UsageError::MemoTooLong(_) => "shorten the memo",
-        UsageError::ExpireIn { .. } => "give a shorter --expire-in",
-        UsageError::AmountZero => "give an amount above zero, for example 12.5",
-        UsageError::Transaction(_) => "correct the arguments; nothing was sent",
-        UsageError::Secret(_) | UsageError::BareWords => "",
-    }
 }
 
 #[cfg(test)]

@@ -52,7 +52,8 @@ fn write_beside(path: &Path, content: &[u8]) -> io::Result<NamedTempFile> {
     Ok(file)
 }
 
-fn sync_folder(path: &Path) -> io::Result<()> {
+/// Makes a new name in the folder of `path` durable.
+pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
     File::open(folder(path))?.sync_all()
 }
 

@@ -1,6 +1,7 @@
 //! Messages as proto-JSON writes them: lowerCamelCase names, 64-bit numbers as strings, enums by name, times in RFC 3339.
 //! Unlike proto-JSON, a field is written also when it is zero, so that scripts need no defaults.
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::{Value, json};
 use tally_proto::v1;
 
@@ -12,7 +13,7 @@ pub fn timestamp(timestamp: Option<prost_types::Timestamp>) -> Value {
 }
 
 /// A duration: seconds with an "s".
-fn duration(duration: Option<prost_types::Duration>) -> Value {
+pub fn duration(duration: Option<prost_types::Duration>) -> Value {
     duration.map_or(Value::Null, |duration| match duration.nanos {
         0 => format!("{}s", duration.seconds).into(),
         nanos => format!("{}.{:09}s", duration.seconds, nanos.unsigned_abs()).into(),
@@ -82,6 +83,83 @@ fn operation(operation: &v1::Operation) -> Value {
         } }),
         None => json!({}),
     }
+}
+
+/// What a body would do.
+pub fn simulation(answer: &v1::SimulateTransactionResponse) -> Value {
+    let failure = answer.failure.as_ref().map_or(
+        Value::Null,
+        |failure| json!({ "reason": failure.reason, "message": failure.message, "metadata": failure.metadata }),
+    );
+    json!({
+        "body": answer.body.as_ref().map_or(Value::Null, body),
+        "receipt": answer.receipt.as_ref().map_or(Value::Null, receipt),
+        "failure": failure,
+        "senderBalanceBefore": answer.sender_balance_before.to_string(),
+        "senderBalanceAfter": answer.sender_balance_after.to_string(),
+        "height": answer.height.to_string(),
+    })
+}
+
+/// A block, with as much as it has.
+pub fn block(block: &v1::Block) -> Value {
+    let header = block.header.as_ref().map_or(Value::Null, |header| {
+        let tip = |tip: &v1::LaneTip| {
+            json!({ "producer": tip.producer, "sequence": tip.sequence.to_string(), "digest": tip.digest })
+        };
+        let cut: Vec<_> = header.cut.iter().map(tip).collect();
+        json!({
+            "chainId": header.chain_id,
+            "height": header.height.to_string(),
+            "view": header.view.to_string(),
+            "parentHash": header.parent_hash,
+            "blockTime": timestamp(header.block_time),
+            "proposer": header.proposer,
+            "executedHeight": header.executed_height.to_string(),
+            "stateRoot": header.state_root,
+            "receiptsRoot": header.receipts_root,
+            "validatorSetHash": header.validator_set_hash,
+            "nextValidatorSetHash": header.next_validator_set_hash,
+            "epoch": header.epoch.to_string(),
+            "cut": cut,
+        })
+    });
+    let mut value = json!({ "header": header, "blockHash": block.block_hash, "txIds": block.tx_ids });
+    if !block.header_bytes.is_empty() {
+        value["headerBytes"] = BASE64_STANDARD.encode(&block.header_bytes).into();
+        value["transactions"] = block.transactions.iter().map(record).collect();
+    }
+    if let Some(certificate) = &block.certificate {
+        let vote = |vote: &v1::CommitSignature| json!({ "validator": vote.validator, "signature": BASE64_STANDARD.encode(&vote.signature) });
+        let signatures: Vec<_> = certificate.signatures.iter().map(vote).collect();
+        value["certificate"] = json!({
+            "epoch": certificate.epoch.to_string(),
+            "view": certificate.view.to_string(),
+            "blockHash": certificate.block_hash,
+            "signatures": signatures,
+        });
+    }
+    value
+}
+
+/// The validators.
+pub fn validators(answer: &v1::ListValidatorsResponse) -> Value {
+    let validator = |validator: &v1::Validator| {
+        json!({
+            "address": validator.address,
+            "consensusPublicKey": validator.consensus_public_key,
+            "moniker": validator.moniker,
+            "state": validator.state().as_str_name(),
+            "votingPower": validator.voting_power.to_string(),
+        })
+    };
+    let validators: Vec<_> = answer.validators.iter().map(validator).collect();
+    json!({
+        "validators": validators,
+        "totalVotingPower": answer.total_voting_power.to_string(),
+        "quorumVotingPower": answer.quorum_voting_power.to_string(),
+        "epoch": answer.epoch.to_string(),
+    })
 }
 
 /// Facts about the chain.

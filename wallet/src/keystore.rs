@@ -126,12 +126,7 @@ impl Keystore {
         let name: KeyName = name.parse()?;
         self.ensure_free(&name)?;
         let file = self.file_of(&name);
-        let mut header =
-            Header { name: name.clone(), address: secret.public_key().address(), kdf, salt: [0; 16], nonce: [0; 24] };
-        getrandom::fill(&mut header.salt).map_err(KeystoreError::Randomness)?;
-        getrandom::fill(&mut header.nonce).map_err(KeystoreError::Randomness)?;
-        let sealed = KeyFile::seal(header, secret, passphrase)
-            .map_err(|problem| KeystoreError::File { file: file.clone(), problem })?;
+        let sealed = seal(name.clone(), secret, passphrase, kdf).map_err(|error| error.at(&file))?;
         files::create_private_folder(&self.folder)
             .map_err(|source| KeystoreError::Io { path: self.folder.clone(), source })?;
         files::write_new(&file, sealed.to_text().as_bytes()).map_err(|source| match source.kind() {
@@ -161,6 +156,60 @@ impl Keystore {
     pub fn unlock(&self, name: &str, passphrase: &str) -> Result<SecretKey, KeystoreError> {
         let (file, path) = self.read(name)?;
         file.unseal(passphrase).map_err(|problem| KeystoreError::File { file: path, problem })
+    }
+
+    /// The key file's own text: encrypted, fit for a backup.
+    pub fn text(&self, name: &str) -> Result<String, KeystoreError> {
+        Ok(self.read(name)?.0.to_text())
+    }
+
+    /// Encrypts the key `name` anew under another passphrase, at the recommended cost. The old file stays until the new
+    /// one is whole and was opened once.
+    pub fn change_passphrase(
+        &self,
+        name: &str,
+        old: &str,
+        new: &str,
+        kdf: KdfParams,
+    ) -> Result<KeyInfo, KeystoreError> {
+        let (file, path) = self.read(name)?;
+        let wrong = |problem| KeystoreError::File { file: path.clone(), problem };
+        let secret = file.unseal(old).map_err(wrong)?;
+        let sealed = seal(file.header.name, &secret, new, kdf).map_err(|error| error.at(&path))?;
+        let text = sealed.to_text();
+        KeyFile::parse(text.as_bytes()).and_then(|written| written.unseal(new)).map_err(wrong)?;
+        files::replace(&path, text.as_bytes()).map_err(|source| KeystoreError::Io { path: path.clone(), source })?;
+        Ok(KeyInfo::new(sealed.header, path))
+    }
+
+    /// Gives the key `name` another name. The name is authenticated, so this is a new file; interrupted in between, there
+    /// are both.
+    pub fn rename(&self, name: &str, new_name: &str, passphrase: &str) -> Result<KeyInfo, KeystoreError> {
+        let (file, path) = self.read(name)?;
+        let secret = file.unseal(passphrase).map_err(|problem| KeystoreError::File { file: path.clone(), problem })?;
+        let renamed = self.create(new_name, &secret, passphrase, file.header.kdf)?;
+        self.unlock(new_name, passphrase)?;
+        fs::remove_file(&path).map_err(|source| KeystoreError::Io { path, source })?;
+        Ok(renamed)
+    }
+
+    /// Deletes the file of the key `name`.
+    pub fn remove(&self, name: &str) -> Result<KeyInfo, KeystoreError> {
+        let info = self.find(name)?;
+        fs::remove_file(&info.file).map_err(|source| KeystoreError::Io { path: info.file.clone(), source })?;
+        Ok(info)
+    }
+
+    /// The secret in a key file that is not in this folder, whatever its name.
+    pub fn open_file(file: &Path, passphrase: &str) -> Result<SecretKey, KeystoreError> {
+        let bytes = files::read_bounded(file, FILE_BYTES_MAX).map_err(|source| match source.kind() {
+            io::ErrorKind::FileTooLarge => {
+                KeystoreError::File { file: file.to_owned(), problem: FormatError::Trailing }
+            }
+            _ => KeystoreError::Io { path: file.to_owned(), source },
+        })?;
+        let opened = KeyFile::parse(&bytes).and_then(|read| read.unseal(passphrase));
+        opened.map_err(|problem| KeystoreError::File { file: file.to_owned(), problem })
     }
 
     /// Every key, by name; what is wrong with a file stands in its place and hides no other.
@@ -204,6 +253,29 @@ impl Keystore {
     fn file_of(&self, name: &KeyName) -> PathBuf {
         self.folder.join(format!("{name}.{EXTENSION}"))
     }
+}
+
+/// Why a secret cannot be sealed; in which file is for the caller to say.
+enum SealError {
+    Randomness(getrandom::Error),
+    Format(FormatError),
+}
+
+impl SealError {
+    fn at(self, file: &Path) -> KeystoreError {
+        match self {
+            SealError::Randomness(error) => KeystoreError::Randomness(error),
+            SealError::Format(problem) => KeystoreError::File { file: file.to_owned(), problem },
+        }
+    }
+}
+
+/// Seals with a fresh salt and nonce: neither is ever used twice.
+fn seal(name: KeyName, secret: &SecretKey, passphrase: &str, kdf: KdfParams) -> Result<KeyFile, SealError> {
+    let mut header = Header { name, address: secret.public_key().address(), kdf, salt: [0; 16], nonce: [0; 24] };
+    getrandom::fill(&mut header.salt).map_err(SealError::Randomness)?;
+    getrandom::fill(&mut header.nonce).map_err(SealError::Randomness)?;
+    KeyFile::seal(header, secret, passphrase).map_err(SealError::Format)
 }
 
 impl KeyInfo {
@@ -289,6 +361,29 @@ mod tests {
         assert!(matches!(error, KeystoreError::Exists { .. }));
         assert_eq!(fs::read(keystore.find("alice").unwrap().file).unwrap(), before);
         assert_eq!(fs::read_dir(keystore.folder()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn another_passphrase_or_name_keeps_the_secret_and_an_error_keeps_the_file() {
+        let (_folder, keystore) = with_alice();
+        let before = keystore.text("alice").unwrap();
+        assert!(keystore.change_passphrase("alice", "open barley", "new", KdfParams::LOCALNET).is_err());
+        assert!(keystore.rename("alice", "bob", "open barley").is_err());
+        assert_eq!(keystore.text("alice").unwrap(), before);
+        keystore.change_passphrase("alice", "open sesame", "new", KdfParams::LOCALNET).unwrap();
+        assert!(keystore.unlock("alice", "open sesame").is_err());
+        assert_eq!(keystore.unlock("alice", "new").unwrap().seed(), secret().seed());
+        keystore.create("bob", &SecretKey::from_seed([2; 32]), "x", KdfParams::LOCALNET).unwrap();
+        assert!(matches!(keystore.rename("alice", "bob", "new"), Err(KeystoreError::Exists { .. })));
+        keystore.rename("alice", "carol", "new").unwrap();
+        assert_eq!(keystore.unlock("carol", "new").unwrap().seed(), secret().seed());
+        assert!(matches!(keystore.find("alice"), Err(KeystoreError::NotFound { .. })));
+        let copy = keystore.folder().join("copy");
+        fs::write(&copy, keystore.text("carol").unwrap()).unwrap();
+        assert_eq!(Keystore::open_file(&copy, "new").unwrap().seed(), secret().seed());
+        assert!(Keystore::open_file(&copy, "old").is_err());
+        keystore.remove("carol").unwrap();
+        assert!(matches!(keystore.remove("carol"), Err(KeystoreError::NotFound { .. })));
     }
 
     #[test]

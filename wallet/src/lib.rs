@@ -4,7 +4,7 @@
 //! other than the pinned one; a transaction's id is shown before the transaction is sent, and its outcome is never called
 //! a failure while it may still run. Results go to stdout, all else to stderr.
 //!
-//! It does not verify the node's answers: "final" is always "according to" a node. It depends on the wire contract and
+//! It does not verify proofs: "final" is always "according to" a node, or to several that must agree. It depends on the wire contract and
 //! on `tally-types` alone, and knows nothing of ledger, consensus or the node's inside.
 //!
 //! [`run`] is the whole program. [`keystore`] and [`config`] are public so that a localnet can write a wallet's folder.
@@ -19,9 +19,12 @@ pub mod keystore;
 mod cli;
 mod client;
 mod commands;
+mod contacts;
+mod envelope;
 mod error;
 mod files;
 mod json;
+mod origin;
 mod output;
 mod prompt;
 #[cfg(test)]
@@ -29,15 +32,20 @@ mod scenarios;
 mod target;
 mod token;
 
-use std::{collections::BTreeMap, ffi::OsString, process::ExitCode};
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    io::{self, IsTerminal as _},
+    process::ExitCode,
+};
 
-use clap::Parser as _;
-use clap::error::ErrorKind;
+use clap::{CommandFactory as _, FromArgMatches as _, error::ErrorKind};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    cli::{Cli, OutputForm},
+    cli::{Cli, ColorWhen, OutputForm},
     error::{UsageError, WalletError},
+    origin::Origins,
     output::Output,
 };
 
@@ -56,24 +64,33 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     if target::has_bare_words(&words) {
         return fail(Output::new(form_of(&words), false), &UsageError::BareWords.into());
     }
-    let cli = match Cli::try_parse_from(&args) {
-        Ok(cli) => cli,
+    let color = match color_of(&words) {
+        ColorWhen::Auto => clap::ColorChoice::Auto,
+        ColorWhen::Always => clap::ColorChoice::Always,
+        ColorWhen::Never => clap::ColorChoice::Never,
+    };
+    let parsed = Cli::command().color(color).try_get_matches_from(&args);
+    let parsed = parsed.and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, Origins::of(&matches, &GLOBALS))));
+    let (cli, origins) = match parsed {
+        Ok(parsed) => parsed,
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
             return if error.print().is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
         }
         Err(error) => {
-            Output::new(form_of(&words), false).usage_failure(&error.to_string());
+            let text = error.render();
+            let text = if stderr_color(color_of(&words)) { text.ansi().to_string() } else { text.to_string() };
+            Output::new(form_of(&words), false).usage_failure(&text);
             return ExitCode::from(error::Exit::Usage as u8);
         }
     };
-    let output = Output::new(cli.globals.output, cli.globals.quiet);
-    match run_command(cli, output) {
+    let output = Output::new(cli.globals.output, cli.globals.quiet).with_color(stderr_color(cli.globals.color));
+    match run_command(cli, origins, output) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(output, &error),
     }
 }
 
-fn run_command(cli: Cli, output: Output) -> Result<(), WalletError> {
+fn run_command(cli: Cli, origins: Origins, output: Output) -> Result<(), WalletError> {
     // A worker of its own keeps connections alive while a person reads a prompt on this thread.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -85,7 +102,7 @@ fn run_command(cli: Cli, output: Output) -> Result<(), WalletError> {
         let mut interrupts = signal(SignalKind::interrupt()).map_err(WalletError::Start)?;
         tokio::select! {
             biased;
-            result = commands::run(cli, output) => result,
+            result = commands::run(cli, origins, output) => result,
             _ = interrupts.recv() => Err(WalletError::Interrupted),
         }
     });
@@ -99,12 +116,52 @@ fn fail(output: Output, error: &WalletError) -> ExitCode {
     ExitCode::from(error.exit() as u8)
 }
 
+/// Ids of the global flags.
+const GLOBALS: [&str; 13] = [
+    "network",
+    "node",
+    "from",
+    "output",
+    "yes",
+    "no_input",
+    "quiet",
+    "verbose",
+    "explain",
+    "timeout",
+    "color",
+    "config_dir",
+    "keystore_dir",
+];
+
 /// The form asked for, when the arguments as a whole cannot be read.
 fn form_of(args: &[String]) -> OutputForm {
-    let asked = args.windows(2).any(|pair| matches!(pair, [flag, value] if flag == "--output" && value == "json"))
-        || args.iter().any(|arg| arg == "--output=json");
-    let environment = std::env::var("TALLY_OUTPUT").is_ok_and(|value| value == "json");
-    if asked || environment { OutputForm::Json } else { OutputForm::Text }
+    if value_of(args, "output").is_some_and(|value| value == "json") { OutputForm::Json } else { OutputForm::Text }
+}
+
+/// The same for colour.
+fn color_of(args: &[String]) -> ColorWhen {
+    match value_of(args, "color").as_deref() {
+        Some("always") => ColorWhen::Always,
+        Some("never") => ColorWhen::Never,
+        _ => ColorWhen::Auto,
+    }
+}
+
+fn value_of(args: &[String], flag: &str) -> Option<String> {
+    let spaced = args.windows(2).find(|pair| pair[0] == format!("--{flag}")).map(|pair| pair[1].clone());
+    let start = format!("--{flag}=");
+    let joined = || args.iter().find_map(|arg| arg.strip_prefix(&start).map(str::to_owned));
+    spaced.or_else(joined).or_else(|| std::env::var(format!("TALLY_{}", flag.to_uppercase())).ok())
+}
+
+/// Whether stderr is coloured: <https://no-color.org> says that any value but the empty one counts.
+fn stderr_color(when: ColorWhen) -> bool {
+    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    match when {
+        ColorWhen::Always => true,
+        ColorWhen::Never => false,
+        ColorWhen::Auto => !refused && io::stderr().is_terminal(),
+    }
 }
 
 #[cfg(test)]

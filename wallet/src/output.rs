@@ -4,7 +4,7 @@
 //! sent is shown without control characters: it must not be able to move a cursor or rewrite a line.
 
 use std::{
-    io::{self, Write as _},
+    io::{self, IsTerminal as _, Write as _},
     time::{Duration, SystemTime},
 };
 
@@ -13,17 +13,60 @@ use tally_types::Hash;
 
 use crate::{cli::OutputForm, error::WalletError};
 
+/// Bold red and yellow, as terminals of the last forty years understand them.
+const RED: &str = "1;31";
+const YELLOW: &str = "1;33";
+/// Characters of a progress bar.
+const PROGRESS_WIDTH: usize = 40;
+
 /// The way out.
 #[derive(Clone, Copy, Debug)]
 pub struct Output {
     form: OutputForm,
     quiet: bool,
+    color: bool,
 }
 
 impl Output {
     /// An output of this form; `quiet` drops progress.
     pub fn new(form: OutputForm, quiet: bool) -> Output {
-        Output { form, quiet }
+        Output { form, quiet, color: false }
+    }
+
+    /// The same, with the words "error" and "warning" on stderr in colour.
+    pub fn with_color(self, color: bool) -> Output {
+        Output { color, ..self }
+    }
+
+    /// The form of results.
+    pub fn form(self) -> OutputForm {
+        self.form
+    }
+
+    /// A result that is neither text nor JSON but bytes of a form of its own: a file, a script, a page.
+    pub fn raw(self, bytes: &[u8]) -> Result<(), WalletError> {
+        let mut stdout = io::stdout().lock();
+        stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(WalletError::Stdout)
+    }
+
+    /// The call that is about to be made, as a command. Asked for by name, so shown whatever the form.
+    pub fn explained(self, command: &str) {
+        match self.form {
+            OutputForm::Text => to_stderr(command),
+            OutputForm::Json => to_stderr(&json!({ "explain": command }).to_string()),
+        }
+    }
+
+    /// How a call went. Asked for by name, so shown whatever the form.
+    pub fn detail(self, text: &str) {
+        match self.form {
+            OutputForm::Text => to_stderr(text),
+            OutputForm::Json => to_stderr(&json!({ "detail": text }).to_string()),
+        }
+    }
+
+    fn paint(self, word: &str, code: &str) -> String {
+        if self.color { format!("\u{1b}[{code}m{word}\u{1b}[0m") } else { word.to_owned() }
     }
 
     /// The one result of a command.
@@ -44,10 +87,26 @@ impl Output {
         }
     }
 
+    /// How many of how many lines are paid: one line of a terminal, written over and over.
+    pub fn progress(self, done: usize, total: usize) {
+        if self.form == OutputForm::Text && !self.quiet && io::stderr().is_terminal() {
+            let filled = done.saturating_mul(PROGRESS_WIDTH).checked_div(total).unwrap_or_default().min(PROGRESS_WIDTH);
+            let bar = "#".repeat(filled) + &"-".repeat(PROGRESS_WIDTH.saturating_sub(filled));
+            let _ = write!(io::stderr().lock(), "\r[{bar}] {done}/{total} lines");
+        }
+    }
+
+    /// Leaves the line of the progress.
+    pub fn progress_ends(self) {
+        if self.form == OutputForm::Text && !self.quiet && io::stderr().is_terminal() {
+            to_stderr("");
+        }
+    }
+
     /// What a person must see whatever the form.
     pub fn warning(self, text: &str) {
         match self.form {
-            OutputForm::Text => to_stderr(&format!("warning: {text}")),
+            OutputForm::Text => to_stderr(&format!("{} {text}", self.paint("warning:", YELLOW))),
             OutputForm::Json => to_stderr(&json!({ "warning": text }).to_string()),
         }
     }
@@ -73,7 +132,7 @@ impl Output {
         let next = error.next_step();
         match self.form {
             OutputForm::Text => {
-                to_stderr(&format!("error: {error}"));
+                to_stderr(&format!("{} {error}", self.paint("error:", RED)));
                 if !next.is_empty() {
                     to_stderr(&format!("next: {next}"));
                 }

@@ -5,19 +5,21 @@
 //! terminals; otherwise the error names the flag that answers it. The end of input is never consent and never a secret.
 
 use std::{
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _},
     path::{Path, PathBuf},
 };
 
+use tally_types::Address;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use crate::{cli::PassphraseArgs, derive::WordsError, files};
+use crate::{cli::payment::PassphraseArgs, derive::WordsError, files};
 
 /// Environment variable of the passphrase.
 pub const PASSPHRASE_ENV: &str = "TALLY_PASSPHRASE";
 
 const SECRET_BYTES_MAX: usize = 4096;
+const ANSWER_BYTES_MAX: u64 = 1024;
 
 /// What can go wrong when something is asked.
 #[derive(Debug, Error)]
@@ -37,8 +39,21 @@ pub enum InputError {
     #[error("the two passphrases differ")]
     Differ,
     /// Anything but yes.
-    #[error("not confirmed: nothing was signed and nothing was sent")]
+    #[error("not confirmed: nothing was changed, signed or sent")]
     Declined,
+    /// The characters typed are not those of the recipient.
+    #[error("those are not the last 6 characters of the recipient: nothing was signed and nothing was sent")]
+    OtherRecipient,
+    /// Words of another key.
+    #[error("these words bring back {got}, but the key {name} is {wanted}")]
+    OtherBackup {
+        /// Name of the key.
+        name: String,
+        /// Its address.
+        wanted: Address,
+        /// The address that the words lead to.
+        got: Address,
+    },
     /// Ctrl-C at a prompt.
     #[error("interrupted")]
     Interrupted,
@@ -61,9 +76,9 @@ pub enum InputError {
     /// Not a seed.
     #[error("{} does not hold a secret key: 64 hex digits on one line", .0.display())]
     NotASeed(PathBuf),
-    /// The file for the words cannot be made.
-    #[error("cannot write the words to {}: {source}", .file.display())]
-    WordsFile {
+    /// A file cannot be made, or is there already.
+    #[error("cannot write the new file {}: {source}", .file.display())]
+    NewFile {
         /// The file.
         file: PathBuf,
         /// Why not.
@@ -115,18 +130,34 @@ impl Prompt {
     }
 
     /// A yes to `question`.
-    pub async fn confirm(self, question: &'static str) -> Result<(), InputError> {
+    pub async fn confirm(self, question: &str) -> Result<(), InputError> {
         self.can_confirm()?;
-        let mut stderr = io::stderr();
-        let _ = write!(stderr, "{question} [y/N] ");
-        let _ = stderr.flush();
-        // On another thread, so that Ctrl-C ends the program while it waits here.
-        let answer = tokio::task::spawn_blocking(|| {
-            let mut line = String::new();
-            io::stdin().read_line(&mut line).map(|_| line)
-        });
-        let answer = answer.await.ok().and_then(Result::ok).unwrap_or_default();
-        if is_yes(&answer) { Ok(()) } else { Err(InputError::Declined) }
+        if is_yes(&line(&format!("{question} [y/N] ")).await) { Ok(()) } else { Err(InputError::Declined) }
+    }
+
+    /// The last 6 characters of the address that is about to be paid, which nobody types without looking.
+    pub async fn last_characters(self, address: &str, given: Option<&str>) -> Result<(), InputError> {
+        let wanted = &address[address.len().saturating_sub(LAST_CHARACTERS)..];
+        let typed = match given {
+            Some(given) => given.to_owned(),
+            None if !self.may_ask => {
+                let question = "the recipient's last 6 characters, because the address resembles a known one,";
+                return Err(InputError::NobodyToAsk { question, flags: "--confirm-recipient CHARACTERS" });
+            }
+            None => line("Type the last 6 characters of the address as the recipient gave it to you: ").await,
+        };
+        if typed.trim() == wanted { Ok(()) } else { Err(InputError::OtherRecipient) }
+    }
+
+    /// A new passphrase in place of an old one.
+    pub fn changed_passphrase(self, file: Option<&Path>, key: &str) -> Result<Zeroizing<String>, InputError> {
+        let what = "the new passphrase";
+        if let Some(file) = file {
+            return one_line(read_file(file, what)?, what);
+        }
+        let first = self.hidden(&format!("New passphrase for key {key}: "), what, "--new-passphrase-file")?;
+        let second = self.hidden("The same again: ", what, "--new-passphrase-file")?;
+        if first == second { Ok(first) } else { Err(InputError::Differ) }
     }
 
     fn hidden(self, prompt: &str, what: &'static str, flags: &'static str) -> Result<Zeroizing<String>, InputError> {
@@ -142,6 +173,22 @@ impl Prompt {
         })?;
         non_empty(Zeroizing::new(typed), what)
     }
+}
+
+/// How much of an address has to be typed: 30 bits, which take a forger days.
+const LAST_CHARACTERS: usize = 6;
+
+/// Asks, and reads one line; the end of input is an empty one.
+async fn line(question: &str) -> String {
+    let mut stderr = io::stderr();
+    let _ = write!(stderr, "{question}");
+    let _ = stderr.flush();
+    // On another thread, so that Ctrl-C ends the program while it waits here.
+    let answer = tokio::task::spawn_blocking(|| {
+        let mut line = String::new();
+        io::stdin().lock().take(ANSWER_BYTES_MAX).read_line(&mut line).map(|_| line)
+    });
+    answer.await.ok().and_then(Result::ok).unwrap_or_default()
 }
 
 const PASSPHRASE_FLAGS: &str = "--passphrase-file, --passphrase-stdin or the environment variable TALLY_PASSPHRASE";

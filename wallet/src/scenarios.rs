@@ -149,6 +149,20 @@ impl TransactionService for FakeNode {
         }
     }
 
+    async fn submit_transactions(
+        &self,
+        _: Request<v1::SubmitTransactionsRequest>,
+    ) -> Result<Response<v1::SubmitTransactionsResponse>, Status> {
+        Err(Status::unimplemented("not asked"))
+    }
+
+    async fn simulate_transaction(
+        &self,
+        _: Request<v1::SimulateTransactionRequest>,
+    ) -> Result<Response<v1::SimulateTransactionResponse>, Status> {
+        Err(Status::unimplemented("not asked"))
+    }
+
     async fn wait_transaction(
         &self,
         request: Request<v1::WaitTransactionRequest>,

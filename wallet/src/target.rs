@@ -1,4 +1,7 @@
-//! What a person writes where an account belongs: an address, the name of an own key, or, by mistake, a secret.
+//! What a person writes where an account belongs: an address, the name of an own key or a contact, or, by mistake, a secret.
+//!
+//! Addresses that look like known ones are recognised, too: people compare the ends of an address, so forgers make ends that
+//! match.
 
 use std::fmt;
 
@@ -6,6 +9,7 @@ use tally_types::{Address, address::AddressError};
 use thiserror::Error;
 
 use crate::{
+    contacts::Contacts,
     derive,
     keystore::{KeyName, Keystore, KeystoreError},
 };
@@ -20,7 +24,7 @@ pub enum TargetError {
     #[error(transparent)]
     Address(AddressError),
     /// It is no address and no key has this name.
-    #[error("{0:?} is neither an address nor the name of a key in this keystore")]
+    #[error("{0:?} is neither an address nor the name of a key in this keystore or of a contact")]
     NoSuchKey(String),
     /// The key file of that name is broken.
     #[error(transparent)]
@@ -45,24 +49,89 @@ impl fmt::Display for SecretKind {
     }
 }
 
-/// The account that `text` names.
-pub fn resolve(text: &str, keystore: &Keystore) -> Result<Address, TargetError> {
-    // First of all, because every other refusal repeats the text.
-    if let Some(kind) = secret_kind(text) {
-        return Err(TargetError::Secret(kind));
+/// An account, and what it is called here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Its address.
+    pub address: Address,
+    /// Name of the own key or contact; none for a bare address that nobody here knows.
+    pub name: Option<String>,
+}
+
+/// Everything that gives names to addresses.
+#[derive(Clone, Copy, Debug)]
+pub struct Book<'a> {
+    /// Own keys; they come first.
+    pub keystore: &'a Keystore,
+    /// Others.
+    pub contacts: &'a Contacts,
+}
+
+impl Target {
+    /// The address, with its name if it has one.
+    pub fn describe(&self) -> String {
+        match &self.name {
+            Some(name) => format!("{} ({name})", self.address),
+            None => self.address.to_string(),
+        }
     }
-    let not_an_address = match text.parse() {
-        Ok(address) => return Ok(address),
-        Err(error) => error,
-    };
-    if text.parse::<KeyName>().is_err() {
-        return Err(TargetError::Address(not_an_address));
+}
+
+impl Book<'_> {
+    /// The account that `text` names.
+    pub fn resolve(self, text: &str) -> Result<Target, TargetError> {
+        // First of all, because every other refusal repeats the text.
+        if let Some(kind) = secret_kind(text) {
+            return Err(TargetError::Secret(kind));
+        }
+        let not_an_address = match text.parse() {
+            Ok(address) => return Ok(Target { address, name: self.name_of(&address) }),
+            Err(error) => error,
+        };
+        if text.parse::<KeyName>().is_err() {
+            return Err(TargetError::Address(not_an_address));
+        }
+        let named = |address| Ok(Target { address, name: Some(text.to_owned()) });
+        match self.keystore.find(text) {
+            Ok(key) => named(key.address),
+            Err(KeystoreError::NotFound { .. }) => match self.contacts.get(text) {
+                Some(address) => named(address),
+                None => Err(TargetError::NoSuchKey(text.to_owned())),
+            },
+            Err(error) => Err(TargetError::Keystore(error)),
+        }
     }
-    match keystore.find(text) {
-        Ok(key) => Ok(key.address),
-        Err(KeystoreError::NotFound { .. }) => Err(TargetError::NoSuchKey(text.to_owned())),
-        Err(error) => Err(TargetError::Keystore(error)),
+
+    /// What an address is called here.
+    pub fn name_of(self, address: &Address) -> Option<String> {
+        self.known().into_iter().find(|(_, known)| known == address).map(|(name, _)| name)
     }
+
+    /// The known account that an unknown address could be mistaken for.
+    pub fn resembled(self, address: &Address) -> Option<Target> {
+        let known = self.known();
+        if known.iter().any(|(_, known)| known == address) {
+            return None;
+        }
+        let alike = |known: &Address| ends_alike(&known.to_string(), &address.to_string());
+        let found = known.into_iter().find(|(_, known)| alike(known));
+        found.map(|(name, address)| Target { address, name: Some(name) })
+    }
+
+    fn known(self) -> Vec<(String, Address)> {
+        let keys = self.keystore.list().unwrap_or_default().into_iter().flatten();
+        let keys = keys.map(|key| (key.name.to_string(), key.address));
+        keys.chain(self.contacts.iter().map(|(name, address)| (name.to_owned(), address))).collect()
+    }
+}
+
+/// Whether two addresses share at least four characters at their ends, counted from the left after "tally1" and from the
+/// right. By chance that happens once in 200,000 pairs; to forge it takes seconds.
+fn ends_alike(one: &str, two: &str) -> bool {
+    let (one, two) = (one.trim_start_matches("tally1"), two.trim_start_matches("tally1"));
+    let left = one.bytes().zip(two.bytes()).take_while(|(a, b)| a == b).count();
+    let right = one.bytes().rev().zip(two.bytes().rev()).take_while(|(a, b)| a == b).count();
+    left.saturating_add(right) >= 4
 }
 
 /// What secret `text` looks like, also when it is cut short, mistyped, quoted or in upper case: a warning too many costs
@@ -113,9 +182,10 @@ mod tests {
 
     #[test]
     fn a_refusal_never_repeats_a_secret() {
-        let keystore = Keystore::open("/nonexistent");
+        let (keystore, contacts) = (Keystore::open("/nonexistent"), Contacts::default());
+        let book = Book { keystore: &keystore, contacts: &contacts };
         for secret in [PHRASE, "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60"] {
-            let error = resolve(secret, &keystore).unwrap_err();
+            let error = book.resolve(secret).unwrap_err();
             assert!(!error.to_string().contains(&secret[..8]), "{error}");
         }
     }
@@ -134,11 +204,32 @@ mod tests {
         let secret = SecretKey::from_seed([1; 32]);
         keystore.create("alice", &secret, "x", KdfParams::LOCALNET).unwrap();
         let address = secret.public_key().address();
-        assert_eq!(resolve("alice", &keystore).unwrap(), address);
-        assert_eq!(resolve(&address.to_string(), &keystore).unwrap(), address);
-        assert!(matches!(resolve("bob", &keystore), Err(TargetError::NoSuchKey(name)) if name == "bob"));
+        let mut contacts = Contacts::default();
+        contacts.add(&"carol".parse().unwrap(), Address([3; 32])).unwrap();
+        let book = Book { keystore: &keystore, contacts: &contacts };
+        let named = |name: &str, address| Target { address, name: Some(name.to_owned()) };
+        assert_eq!(book.resolve("alice").unwrap(), named("alice", address));
+        assert_eq!(book.resolve(&address.to_string()).unwrap(), named("alice", address));
+        assert_eq!(book.resolve("carol").unwrap(), named("carol", Address([3; 32])));
+        assert_eq!(book.resolve(&Address([4; 32]).to_string()).unwrap().name, None);
+        assert!(matches!(book.resolve("bob"), Err(TargetError::NoSuchKey(name)) if name == "bob"));
         let mistyped = format!("{}q", &address.to_string()[..63]);
-        assert!(matches!(resolve(&mistyped, &keystore), Err(TargetError::Address(AddressError::Checksum(_)))));
-        assert!(matches!(resolve("Bob", &keystore), Err(TargetError::Address(AddressError::Case(_)))));
+        assert!(matches!(book.resolve(&mistyped), Err(TargetError::Address(AddressError::Checksum(_)))));
+        assert!(matches!(book.resolve("Bob"), Err(TargetError::Address(AddressError::Case(_)))));
+    }
+
+    #[test]
+    fn an_address_whose_ends_are_those_of_a_contact_is_noticed() {
+        let keystore = Keystore::open("/nonexistent");
+        let mut contacts = Contacts::default();
+        let real = Address([3; 32]);
+        contacts.add(&"carol".parse().unwrap(), real).unwrap();
+        let book = Book { keystore: &keystore, contacts: &contacts };
+        // The first 20 bits are the first four characters.
+        let mut forged = [9; 32];
+        forged[..3].copy_from_slice(&real.0[..3]);
+        assert_eq!(book.resembled(&Address(forged)).unwrap().name.as_deref(), Some("carol"));
+        assert_eq!(book.resembled(&real), None, "it is carol");
+        assert_eq!(book.resembled(&Address([9; 32])), None);
     }
 }

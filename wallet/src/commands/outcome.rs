@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::Context;
 use crate::{
-    client::{Client, NodeError, explain, time},
+    client::{Nodes, explain, time},
     error::{Fate, WalletError},
     output::clean,
     token::Token,
@@ -30,6 +30,8 @@ pub struct Target {
     pub expire_time: Option<SystemTime>,
     /// Its sender and nonce, when known: they settle what a node that forgot the id cannot.
     pub nonce: Option<(Address, u64)>,
+    /// The command that goes on when this one ends without knowing.
+    pub resume: String,
 }
 
 /// A final transaction that had its effect.
@@ -56,44 +58,41 @@ enum Word {
 }
 
 /// Waits until the transaction is final, has expired, or `--timeout` is over.
-pub async fn watch(context: &Context, client: &Client, token: &Token, target: &Target) -> Result<Success, WalletError> {
+pub async fn wait(context: &Context, nodes: &Nodes, token: &Token, target: &Target) -> Result<Success, WalletError> {
     let deadline = Instant::now() + context.globals.timeout;
-    let node = client.node().to_owned();
+    let node = nodes.name();
     loop {
         let asked = Instant::now();
         let remaining = deadline.saturating_duration_since(asked);
-        let word = match client.wait(&target.id, remaining.max(Duration::from_millis(1))).await {
+        let word = match nodes.wait(&target.id, remaining.max(Duration::from_millis(1)), token).await {
             Ok(answer) => read(answer, target, &node),
-            Err(status) => {
-                let error = NodeError::new(&status, &node, Some(token));
-                Word::Open(error.message)
-            }
+            Err(error) => Word::Open(error.message),
         };
         let why = match word {
             Word::Final(success) => return judge(*success, target, token, &node),
             Word::Expired { height } => return Err(Fate::NeverRan { id: target.id, node, height }.into()),
             Word::Forgotten { height } => {
-                if nonce_is_unused(client, token, target).await {
+                if nonce_is_unused(nodes, token, target).await {
                     return Err(Fate::NeverRan { id: target.id, node, height }.into());
                 }
                 let why =
                     format!("{node} does not know it at height {height}, but its nonce is used or cannot be asked for");
-                let wait = format!("{}, at a node that keeps more", context.wait_command(&target.id));
+                let wait = format!("{}, at a node that keeps more", target.resume);
                 let expire_time = target.expire_time;
                 return Err(Fate::Unknown { id: target.id, why, expire_time, past: true, wait }.into());
             }
             Word::Open(why) => why,
         };
         if Instant::now() + PAUSE >= deadline {
-            return Err(unknown(context, target, why));
+            return Err(unknown(target, why));
         }
         tokio::time::sleep_until(asked + PAUSE).await;
     }
 }
 
 /// "Nobody knows yet", with the command that goes on waiting.
-pub fn unknown(context: &Context, target: &Target, why: String) -> WalletError {
-    let wait = context.wait_command(&target.id);
+pub fn unknown(target: &Target, why: String) -> WalletError {
+    let wait = target.resume.clone();
     Fate::Unknown { id: target.id, why, expire_time: target.expire_time, past: false, wait }.into()
 }
 
@@ -159,10 +158,10 @@ fn judge(success: Success, target: &Target, token: &Token, node: &str) -> Result
     .into())
 }
 
-async fn nonce_is_unused(client: &Client, token: &Token, target: &Target) -> bool {
+async fn nonce_is_unused(nodes: &Nodes, token: &Token, target: &Target) -> bool {
     let Some((sender, nonce)) = target.nonce else { return false };
     // `next_nonce` is the highest used one plus one: what is not below it was never used.
-    matches!(client.account(&sender, token).await, Ok((account, _)) if nonce >= account.next_nonce)
+    matches!(nodes.account(&sender, token).await, Ok((account, _)) if nonce >= account.next_nonce)
 }
 
 #[cfg(test)]
@@ -176,7 +175,7 @@ mod tests {
 
     fn target() -> Target {
         let expire_time = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
-        Target { id: Hash::of(b"tx"), expire_time: Some(expire_time), nonce: None }
+        Target { id: Hash::of(b"tx"), expire_time: Some(expire_time), nonce: None, resume: String::new() }
     }
 
     fn answer(state: TransactionState, block_seconds: i64) -> WaitTransactionResponse {

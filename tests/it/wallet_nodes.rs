@@ -1,0 +1,207 @@
+//! Several nodes at once: a dead one and a lying one change nothing but a warning.
+
+use tally_proto::v1::{
+    self,
+    account_service_client::AccountServiceClient,
+    account_service_server::{AccountService, AccountServiceServer},
+    chain_service_client::ChainServiceClient,
+    chain_service_server::{ChainService, ChainServiceServer},
+    node_service_client::NodeServiceClient,
+    node_service_server::{NodeService, NodeServiceServer},
+    transaction_service_client::TransactionServiceClient,
+    transaction_service_server::{TransactionService, TransactionServiceServer},
+};
+use tally_types::{Hash, transaction::signed_bytes};
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Request, Response, Status, transport::Channel};
+
+use crate::{
+    network::{FEE, FUNDS, Network, Node, Plan, until},
+    wallet::Wallet,
+};
+
+/// A node in front of a real one: it says truly who it is and which chain it follows, and lies about everything that moves.
+#[derive(Clone)]
+struct Liar {
+    real: Channel,
+    genesis: Hash,
+}
+
+impl Liar {
+    /// Starts one, and returns its URL.
+    async fn start(node: &Node, genesis: Hash) -> String {
+        let liar = Liar { real: node.channel(), genesis };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let server = tonic::transport::Server::builder()
+            .add_service(ChainServiceServer::new(liar.clone()))
+            .add_service(NodeServiceServer::new(liar.clone()))
+            .add_service(AccountServiceServer::new(liar.clone()))
+            .add_service(TransactionServiceServer::new(liar));
+        tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+        url
+    }
+}
+
+#[tonic::async_trait]
+impl ChainService for Liar {
+    async fn get_chain_info(
+        &self,
+        request: Request<v1::GetChainInfoRequest>,
+    ) -> Result<Response<v1::GetChainInfoResponse>, Status> {
+        let mut info = ChainServiceClient::new(self.real.clone()).get_chain_info(request).await?.into_inner();
+        // A year from now: who believed it would sign what may run for a year.
+        info.latest_height += 1_000_000;
+        if let Some(time) = &mut info.latest_block_time {
+            time.seconds += 365 * 24 * 3600;
+        }
+        Ok(Response::new(info))
+    }
+
+    async fn get_genesis(
+        &self,
+        request: Request<v1::GetGenesisRequest>,
+    ) -> Result<Response<v1::GetGenesisResponse>, Status> {
+        ChainServiceClient::new(self.real.clone()).get_genesis(request).await
+    }
+}
+
+#[tonic::async_trait]
+impl NodeService for Liar {
+    async fn get_node_status(
+        &self,
+        request: Request<v1::GetNodeStatusRequest>,
+    ) -> Result<Response<v1::GetNodeStatusResponse>, Status> {
+        NodeServiceClient::new(self.real.clone()).get_node_status(request).await
+    }
+
+    async fn list_peers(&self, _: Request<v1::ListPeersRequest>) -> Result<Response<v1::ListPeersResponse>, Status> {
+        Ok(Response::new(Default::default()))
+    }
+}
+
+#[tonic::async_trait]
+impl AccountService for Liar {
+    async fn get_account(
+        &self,
+        request: Request<v1::GetAccountRequest>,
+    ) -> Result<Response<v1::GetAccountResponse>, Status> {
+        let mut answer = AccountServiceClient::new(self.real.clone()).get_account(request).await?.into_inner();
+        let account = answer.account.as_mut().unwrap();
+        account.balance = account.balance / 2 + 1;
+        account.pending_nonce += 1000;
+        Ok(Response::new(answer))
+    }
+
+    async fn list_accounts(
+        &self,
+        _: Request<v1::ListAccountsRequest>,
+    ) -> Result<Response<v1::ListAccountsResponse>, Status> {
+        Ok(Response::new(Default::default()))
+    }
+}
+
+#[tonic::async_trait]
+impl TransactionService for Liar {
+    type StreamTransactionsStream = tokio_stream::Empty<Result<v1::StreamTransactionsResponse, Status>>;
+
+    async fn submit_transaction(
+        &self,
+        request: Request<v1::SubmitTransactionRequest>,
+    ) -> Result<Response<v1::SubmitTransactionResponse>, Status> {
+        let body = request.into_inner().transaction.unwrap().body;
+        let tx_id = signed_bytes(&self.genesis, &body).hash().to_string();
+        Ok(Response::new(v1::SubmitTransactionResponse { tx_id, state: v1::TransactionState::Pending.into() }))
+    }
+
+    async fn submit_transactions(
+        &self,
+        _: Request<v1::SubmitTransactionsRequest>,
+    ) -> Result<Response<v1::SubmitTransactionsResponse>, Status> {
+        Ok(Response::new(Default::default()))
+    }
+
+    async fn simulate_transaction(
+        &self,
+        request: Request<v1::SimulateTransactionRequest>,
+    ) -> Result<Response<v1::SimulateTransactionResponse>, Status> {
+        TransactionServiceClient::new(self.real.clone()).simulate_transaction(request).await
+    }
+
+    async fn wait_transaction(
+        &self,
+        request: Request<v1::WaitTransactionRequest>,
+    ) -> Result<Response<v1::WaitTransactionResponse>, Status> {
+        let record = v1::TransactionRecord {
+            tx_id: request.into_inner().tx_id,
+            state: v1::TransactionState::Expired.into(),
+            ..Default::default()
+        };
+        let block_time = Some(prost_types::Timestamp { seconds: 4_000_000_000, nanos: 0 });
+        Ok(Response::new(v1::WaitTransactionResponse { transaction: Some(record), height: 9_999_999, block_time }))
+    }
+
+    async fn get_transaction(
+        &self,
+        _: Request<v1::GetTransactionRequest>,
+    ) -> Result<Response<v1::GetTransactionResponse>, Status> {
+        Ok(Response::new(Default::default()))
+    }
+
+    async fn list_transactions(
+        &self,
+        _: Request<v1::ListTransactionsRequest>,
+    ) -> Result<Response<v1::ListTransactionsResponse>, Status> {
+        Ok(Response::new(Default::default()))
+    }
+
+    async fn stream_transactions(
+        &self,
+        _: Request<v1::StreamTransactionsRequest>,
+    ) -> Result<Response<Self::StreamTransactionsStream>, Status> {
+        Ok(Response::new(tokio_stream::empty()))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_liar_and_one_dead_node_change_nothing_but_a_warning() {
+    let mut network = Network::start(Plan::of(4)).await;
+    let liar = Liar::start(&network.nodes[3], network.genesis.chain.genesis_hash).await;
+    let wallet = Wallet::new();
+    let urls: Vec<String> = network.nodes[..3].iter().map(|node| format!("http://{}", node.client)).collect();
+    let all = format!("{},{liar}", urls.join(","));
+    let added = wallet.json(&["network", "add", "it", "--node", &all]);
+    assert_eq!(added["nodes"].as_array().unwrap().len(), 4);
+    assert_eq!(added["totalStake"], "4000000000000");
+
+    let warned = |arguments: &[&str], node: &str| {
+        let output = wallet.run(arguments);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}\n{said}", output.status);
+        let warning = said.lines().find(|line| line.contains("\"warning\"") && line.contains(node));
+        assert!(warning.is_some(), "{arguments:?} says nothing about {node}:\n{said}");
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
+    };
+    let balance = |node: &str| warned(&["balance", "alice"], node)["account"]["balance"].clone();
+    assert_eq!(balance(&liar), FUNDS.to_string());
+    let paid = warned(&["send", "bob", "12.5", "--from", "alice", "--yes"], &liar);
+    assert_eq!(paid["receipt"]["result"], "EXECUTION_RESULT_OK");
+    // The year that the liar put on top is in nobody's transaction.
+    let expires = paid["body"]["expireTime"].as_str().unwrap();
+    let this_year = paid["receipt"]["blockTime"].as_str().unwrap();
+    assert_eq!(expires[..4], this_year[..4], "{paid}");
+    let left = FUNDS - 12_500_000_000 - FEE;
+    assert_eq!(balance(&liar), left.to_string());
+    let history = warned(&["history", "alice"], &liar);
+    assert_eq!(history["transactions"].as_array().unwrap().len(), 1);
+
+    // One dead besides: two of four still agree.
+    network.nodes[2].kill();
+    assert_eq!(balance(&urls[2]), left.to_string());
+    // Two dead: what is left is one honest node and one liar, and nobody can tell which is which.
+    network.nodes[1].kill();
+    let failed = until("the nodes no longer agree", async || Some(wallet.failure(&["balance", "alice"]))).await;
+    assert_eq!(failed, (3, "NODES_DISAGREE".to_owned()));
+    // A single node that is named is believed, because the person chose it.
+    assert_eq!(wallet.json(&["balance", "alice", "--node", &urls[0]])["account"]["balance"], left.to_string());
+}

@@ -1,0 +1,394 @@
+//! Asking several nodes at once, so that one that is dead or lies changes nothing but a warning.
+//!
+//! An answer counts as much as the stake of the validator that gave it, a validator counts once however many nodes say they
+//! are it, and an answer is accepted when validators with more than a third of the stake give it: then at least one of them
+//! is honest as long as the protocol's own assumption holds. What grows with time (heights, block times) is believed up to
+//! the value that more than a third of the stake has reached. With a single node there is nothing to compare, and it is
+//! believed.
+//!
+//! Stakes come from the configuration, where `network add` pinned them as the genesis file proves them, or from the genesis
+//! file itself. Which validator a node is, is what the node said when it was pinned: a claim, so the list should come from
+//! people who run the validators.
+
+mod agreement;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tally_proto::v1;
+use tally_types::{Address, Genesis, Hash, Stake};
+use tokio::{task::JoinSet, time::Instant};
+use tonic::Status;
+
+use super::{BlockId, ChainView, Client, HistoryQuery, NodeError, Trace, time};
+use crate::{
+    config::{Network, Panel, PanelNode},
+    error::{Exit, WalletError},
+    json,
+    output::{Output, clean},
+    token::Token,
+};
+
+/// Most nodes that are asked at a time.
+pub const NODES_MAX: usize = 16;
+/// Once enough nodes agree, how long the others may take to be heard, only for the sake of a warning.
+const STRAGGLER_TIME: Duration = Duration::from_millis(500);
+
+/// One or several nodes of one chain.
+#[derive(Clone, Debug)]
+pub struct Nodes {
+    members: Vec<Member>,
+    total_stake: u64,
+    output: Output,
+    warned: Arc<Mutex<BTreeSet<String>>>,
+}
+
+/// A node and its weight.
+#[derive(Clone, Debug)]
+struct Member {
+    client: Client,
+    /// Address of the validator it is; empty when it is none.
+    validator: String,
+    stake: u64,
+}
+
+/// How to reach nodes.
+#[derive(Clone, Copy, Debug)]
+pub struct Way<'a> {
+    /// URLs, at least one.
+    pub urls: &'a [String],
+    /// The network's name and what it is pinned to.
+    pub pinned: Option<(&'a str, &'a Network)>,
+    /// Pinned stakes of the network's nodes.
+    pub panel: Option<&'a Panel>,
+    /// How long a call may take.
+    pub timeout: Duration,
+    /// What is shown of the calls.
+    pub trace: Trace,
+    /// Where warnings go.
+    pub output: Output,
+}
+
+/// What one node answered to a transaction that was handed to it.
+pub type Handed = (String, Result<v1::SubmitTransactionResponse, Status>);
+
+impl Nodes {
+    /// Connects to all and asks for their chain; those that are dead or on another chain are left out with a warning.
+    pub async fn connect(way: Way<'_>) -> Result<(Nodes, ChainView), WalletError> {
+        if let [url] = way.urls {
+            let client = Client::connect(url, way.timeout, way.trace).await?;
+            let chain = client.chain(way.pinned).await?;
+            let member = Member { client, validator: String::new(), stake: 1 };
+            return Ok((Nodes::of(vec![member], 1, way.output), chain));
+        }
+        let nodes = Nodes::of(Vec::new(), 0, way.output);
+        let (clients, first_error) = nodes.reach(way).await;
+        let Some((any, _)) = clients.first() else {
+            return Err(first_error.unwrap_or_else(|| NodeError::unreachable("no node", "none was named").into()));
+        };
+        let pins = way.panel.filter(|panel| way.urls.iter().all(|url| panel.of(url).is_some()));
+        let panel = match pins {
+            Some(panel) => panel.clone(),
+            None => {
+                let genesis = match way.pinned.and_then(|(_, network)| network.genesis()) {
+                    Some(hash) => hash,
+                    None => any.chain(None).await?.chain.genesis_hash,
+                };
+                let clients: Vec<Client> = clients.iter().map(|(client, _)| client.clone()).collect();
+                weigh(&clients, &genesis).await?
+            }
+        };
+        let members = clients.iter().filter_map(|(client, _)| {
+            let pin = panel.of(client.node())?;
+            Some(Member { client: client.clone(), validator: pin.validator.clone(), stake: pin.stake })
+        });
+        let nodes = Nodes { members: members.collect(), total_stake: panel.total_stake, ..nodes };
+        let chain = nodes.chain(way.pinned).await?;
+        Ok((nodes, chain))
+    }
+
+    /// What the nodes say about their chain, as far as more than a third of the stake has come.
+    pub async fn chain(&self, pinned: Option<(&str, &Network)>) -> Result<ChainView, NodeError> {
+        let pinned = pinned.map(|(name, network)| (name.to_owned(), network.clone()));
+        let ask = move |client: Client| {
+            let pinned = pinned.clone();
+            async move {
+                let pinned = pinned.as_ref().map(|(name, network)| (name.as_str(), network));
+                client.chain(pinned).await.map_err(|error| match error {
+                    WalletError::Node(error) => error,
+                    error => NodeError::garbled(client.node(), &error.to_string()),
+                })
+            }
+        };
+        let key = |view: &ChainView| format!("{:?} {:?}", view.chain, view.info.params);
+        self.read(ask, key, |view| millis(view.info.latest_block_time)).await
+    }
+
+    fn of(members: Vec<Member>, total_stake: u64, output: Output) -> Nodes {
+        Nodes { members, total_stake, output, warned: Arc::default() }
+    }
+
+    /// The nodes that answer for the pinned chain, and why the first of the others does not.
+    async fn reach(&self, way: Way<'_>) -> (Vec<(Client, ChainView)>, Option<WalletError>) {
+        let mut set = JoinSet::new();
+        for (place, url) in way.urls.iter().enumerate() {
+            let (url, timeout, trace) = (url.clone(), way.timeout, way.trace);
+            let pinned = way.pinned.map(|(name, network)| (name.to_owned(), network.clone()));
+            set.spawn(async move {
+                let attempt = async {
+                    let client = Client::connect(&url, timeout, trace).await?;
+                    let pinned = pinned.as_ref().map(|(name, network)| (name.as_str(), network));
+                    let chain = client.chain(pinned).await?;
+                    Ok::<_, WalletError>((client, chain))
+                };
+                (place, attempt.await)
+            });
+        }
+        let mut found = BTreeMap::new();
+        let mut silent: BTreeSet<&String> = way.urls.iter().collect();
+        let mut first_error: Option<WalletError> = None;
+        let mut stragglers = None;
+        loop {
+            let next = match stragglers {
+                None => set.join_next().await,
+                Some(until) => tokio::time::timeout_at(until, set.join_next()).await.unwrap_or(None),
+            };
+            match next {
+                None => break,
+                Some(Ok((place, Ok(answer)))) => {
+                    silent.remove(&way.urls[place]);
+                    found.insert(place, answer);
+                }
+                Some(Ok((place, Err(error)))) => {
+                    silent.remove(&way.urls[place]);
+                    self.warn(&way.urls[place], &error.to_string());
+                    // Another chain weighs more than silence: it is what a person has to know.
+                    if first_error.as_ref().is_none_or(|first| first.exit() != Exit::WrongNetwork) {
+                        first_error = Some(error);
+                    }
+                }
+                Some(Err(_)) => {}
+            }
+            if let Some(panel) = way.panel {
+                let heard: Vec<_> = found.values().filter_map(|(client, _)| panel.of(client.node())).collect();
+                let stake = stake_of(heard.iter().map(|node| (node.validator.as_str(), node.stake)));
+                if is_enough(stake, panel.total_stake) {
+                    stragglers.get_or_insert_with(|| Instant::now() + STRAGGLER_TIME);
+                }
+            }
+        }
+        silent.into_iter().for_each(|url| self.warn(url, "it does not answer in time"));
+        (found.into_values().collect(), first_error)
+    }
+
+    /// All nodes, in the order they were given.
+    pub fn all(&self) -> impl Iterator<Item = &Client> + Clone {
+        self.members.iter().map(|member| &member.client)
+    }
+
+    /// Who answers, as a sentence names them.
+    pub fn name(&self) -> String {
+        match self.members.as_slice() {
+            [one] => one.client.node().to_owned(),
+            many => format!("{} nodes", many.len()),
+        }
+    }
+
+    /// An account, and the height of the state that holds it.
+    pub async fn account(&self, address: &Address, token: &Token) -> Result<(v1::Account, u64), NodeError> {
+        let (address, token) = (*address, token.clone());
+        let ask = move |client: Client| {
+            let token = token.clone();
+            async move { client.account(&address, &token).await }
+        };
+        self.read(ask, |(account, _)| json::account(account).to_string(), |(_, height)| *height).await
+    }
+
+    /// A transaction as the nodes know it now.
+    pub async fn transaction(&self, id: &Hash, token: &Token) -> Result<v1::GetTransactionResponse, NodeError> {
+        let (id, token) = (*id, token.clone());
+        let ask = move |client: Client| {
+            let token = token.clone();
+            async move { client.transaction(&id, &token).await }
+        };
+        let key = |answer: &v1::GetTransactionResponse| answer.transaction.as_ref().map(record_key);
+        self.read(ask, key, |answer| answer.height).await
+    }
+
+    /// Waits up to `limit` for the outcome of a transaction. One round: nodes that do not agree are an error.
+    pub async fn wait(
+        &self,
+        id: &Hash,
+        limit: Duration,
+        token: &Token,
+    ) -> Result<v1::WaitTransactionResponse, NodeError> {
+        let (id, token) = (*id, token.clone());
+        let ask = move |client: Client| {
+            let token = token.clone();
+            async move {
+                let answer = client.wait(&id, limit).await;
+                answer.map_err(|status| NodeError::new(&status, client.node(), Some(&token)))
+            }
+        };
+        let key = |answer: &v1::WaitTransactionResponse| answer.transaction.as_ref().map(record_key);
+        self.round(&ask, &key, &|answer| millis(answer.block_time)).await
+    }
+
+    /// One page of an account's final transactions.
+    pub async fn history_page(
+        &self,
+        query: &HistoryQuery,
+        token: &Token,
+    ) -> Result<v1::ListTransactionsResponse, NodeError> {
+        let (query, token) = (query.clone(), token.clone());
+        let ask = move |client: Client| {
+            let (query, token) = (query.clone(), token.clone());
+            async move { client.history_page(&query, &token).await }
+        };
+        let key = |page: &v1::ListTransactionsResponse| {
+            (page.transactions.iter().map(record_key).collect::<Vec<_>>(), page.next_page_token.clone())
+        };
+        self.read(ask, key, |_| 0).await
+    }
+
+    /// What `body` would do now.
+    pub async fn simulate(
+        &self,
+        body: &v1::TransactionBody,
+        token: &Token,
+    ) -> Result<v1::SimulateTransactionResponse, NodeError> {
+        let (body, token) = (body.clone(), token.clone());
+        let ask = move |client: Client| {
+            let (body, token) = (body.clone(), token.clone());
+            async move { client.simulate(body, &token).await }
+        };
+        let key = |answer: &v1::SimulateTransactionResponse| {
+            let reason = answer.failure.as_ref().map(|failure| failure.reason.clone());
+            let fee = answer.receipt.as_ref().map(|receipt| receipt.fee);
+            (reason, fee, answer.sender_balance_before, answer.sender_balance_after)
+        };
+        self.read(ask, key, |answer| answer.height).await
+    }
+
+    /// A block. The latest one is the one that more than a third of the stake has reached.
+    pub async fn block(&self, id: &BlockId, full: bool, latest: u64) -> Result<v1::Block, NodeError> {
+        let id = match id {
+            BlockId::Latest if self.members.len() > 1 => BlockId::Height(latest),
+            id => id.clone(),
+        };
+        let ask = move |client: Client| {
+            let id = id.clone();
+            async move { client.block(&id, full).await }
+        };
+        self.read(ask, |block| (block.block_hash.clone(), block.tx_ids.clone()), |_| 0).await
+    }
+
+    /// The validators.
+    pub async fn validators(&self) -> Result<v1::ListValidatorsResponse, NodeError> {
+        let ask = |client: Client| async move { client.validators().await };
+        self.read(ask, |answer| format!("{answer:?}"), |answer| answer.epoch).await
+    }
+
+    /// Who leads from a view on. Nodes work on different views, so several must be asked from the same one.
+    pub async fn leaders(&self, from_view: u64, count: u32) -> Result<v1::GetLeaderScheduleResponse, NodeError> {
+        let ask = move |client: Client| async move { client.leaders(from_view, count).await };
+        self.read(ask, |answer| format!("{answer:?}"), |answer| answer.epoch).await
+    }
+
+    /// Hands a transaction to every node; returns once all answered, or one took it and the others had their time.
+    pub async fn submit(&self, transaction: &v1::Transaction, limit: Duration) -> Vec<Handed> {
+        let mut set = JoinSet::new();
+        for member in &self.members {
+            let (client, transaction) = (member.client.clone(), transaction.clone());
+            set.spawn(async move { (client.node().to_owned(), client.submit(transaction, limit).await) });
+        }
+        let mut answers: Vec<Handed> = Vec::new();
+        let mut stragglers = None;
+        loop {
+            let next = match stragglers {
+                None => set.join_next().await,
+                Some(until) => tokio::time::timeout_at(until, set.join_next()).await.unwrap_or(None),
+            };
+            let Some(next) = next else { break };
+            answers.extend(next.ok());
+            if answers.last().is_some_and(|(_, answer)| answer.is_ok()) {
+                stragglers.get_or_insert_with(|| Instant::now() + STRAGGLER_TIME);
+            }
+        }
+        // The slow ones go on: a node more that has it harms nobody.
+        set.detach_all();
+        answers
+    }
+
+    /// Once per node: what is wrong with it does not change within a command.
+    fn warn(&self, node: &str, problem: &str) {
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        if warned.insert(node.to_owned()) {
+            let node = clean(node);
+            let problem = problem.strip_prefix(&node).unwrap_or(problem).trim_start_matches([':', ' ']);
+            self.output.warning(&format!("{node}: {problem}; going on with the other nodes"));
+        }
+    }
+}
+
+/// Which validators `clients` say they are, with the stake that the genesis file gives those.
+pub async fn weigh(clients: &[Client], genesis: &Hash) -> Result<Panel, NodeError> {
+    let mut file = Err(NodeError::unreachable("no node", "none was named"));
+    for client in clients {
+        file = client.genesis(genesis).await;
+        if file.is_ok() {
+            break;
+        }
+    }
+    let first = clients.first().map(Client::node).unwrap_or_default();
+    let file = Genesis::parse(&file?).map_err(|error| NodeError::garbled(first, &error.to_string()))?;
+    let mut nodes = Vec::new();
+    for client in clients {
+        let validator = client.status().await.map(|status| status.validator).unwrap_or_default();
+        let member = file.validators.members().iter().find(|member| member.address.to_string() == validator);
+        let (validator, stake) = match member {
+            Some(member) => (validator, member.stake),
+            None => (String::new(), Stake(0)),
+        };
+        nodes.push(PanelNode { url: client.node().to_owned(), validator, stake: stake.0 });
+    }
+    Ok(Panel { total_stake: file.validators.total().0, nodes })
+}
+
+/// The stake of nodes, every validator counted once.
+fn stake_of<'a>(nodes: impl Iterator<Item = (&'a str, u64)>) -> u64 {
+    let by_validator: BTreeMap<&str, u64> = nodes.collect();
+    by_validator.values().fold(0, |sum: u64, stake| sum.saturating_add(*stake))
+}
+
+fn is_enough(stake: u64, total: u64) -> bool {
+    u128::from(stake).saturating_mul(3) > u128::from(total)
+}
+
+/// What two nodes that know the same of a transaction both say.
+fn record_key(record: &v1::TransactionRecord) -> (String, i32, String) {
+    let receipt = record.receipt.as_ref().map(|receipt| json::receipt(receipt).to_string()).unwrap_or_default();
+    (record.tx_id.clone(), record.state, receipt)
+}
+
+fn millis(timestamp: Option<prost_types::Timestamp>) -> u64 {
+    let since = timestamp.and_then(time).and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+    since.and_then(|since| u64::try_from(since.as_millis()).ok()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_third_is_not_enough_and_a_validator_counts_once() {
+        assert!(!is_enough(100, 300));
+        assert!(is_enough(101, 300));
+        assert!(!is_enough(0, 0));
+        assert!(is_enough(u64::MAX, u64::MAX));
+        assert_eq!(stake_of([("a", 5), ("a", 5), ("b", 2), ("", 0)].into_iter()), 7);
+    }
+}
