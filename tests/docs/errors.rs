@@ -31,7 +31,7 @@ const TAIL: &str = "
 | 7 | expired: it never ran and never will |
 | 8 | key, passphrase or prompt |
 | 9 | not found |
-| 10 | another network than the one that was pinned |
+| 10 | another network than the one that was pinned, or a signature that does not hold |
 | 130 | interrupted |
 ";
 

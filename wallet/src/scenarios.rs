@@ -206,20 +206,6 @@ impl TransactionService for FakeNode {
         Ok(Response::new(v1::ListTransactionsResponse::default()))
     }
 
-    async fn submit_transactions(
-        &self,
-        _: Request<v1::SubmitTransactionsRequest>,
-    ) -> Result<Response<v1::SubmitTransactionsResponse>, Status> {
-        Err(Status::unimplemented("not asked"))
-    }
-
-    async fn simulate_transaction(
-        &self,
-        _: Request<v1::SimulateTransactionRequest>,
-    ) -> Result<Response<v1::SimulateTransactionResponse>, Status> {
-        Err(Status::unimplemented("not asked"))
-    }
-
     async fn stream_transactions(
         &self,
         _: Request<v1::StreamTransactionsRequest>,
