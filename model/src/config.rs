@@ -52,11 +52,17 @@ const BYZANTINE_LEADS: &[&[u32]] = &[&[0, 0, 0], &[0, 0, 0]];
 /// Names of the configurations, with what each is for.
 pub const NAMES: &[(&str, &str)] = &[
     ("equal", "stakes 1,1,1,1; 3 views, all led by the Byzantine validator; one crash"),
-    ("weighted", "stakes 2,2,2,1; the Byzantine validator holds 2 and leads all 3 views; one crash"),
+    ("weighted", "the same with stakes 2,2,2,1, of which the Byzantine validator holds 2"),
+    (
+        "equal-one",
+        "as equal, but honest validators that prepare in one view prepare one block: small enough to exhaust",
+    ),
+    ("weighted-one", "as weighted, with the same reduction"),
+    ("equal-fork", "as equal-one, without the crash"),
     ("honest-leaders", "stakes 1,1,1,1; views 1 and 3 led by honest validators, view 2 by the Byzantine; one crash"),
     ("epoch-end", "stakes 1,1,1,1; epoch 0 ends at height 2 within 3 views, epoch 1 has one view; no crash"),
     ("epoch-end-crash", "stakes 2,2,2,1; epoch 0 ends at height 1 within 2 views, epoch 1 has one view; one crash"),
-    ("live", "stakes 1,1,1,1; 2 views with every receipt a step; a commit is reachable from every state"),
+    ("live", "stakes 1,1,1,1; 2 views, every receipt a step; from every state a commit is reachable"),
     ("live-epoch-end", "the same over an epoch's end at height 1 and one view of epoch 1"),
 ];
 
@@ -80,6 +86,7 @@ impl Config {
             "equal" => equal,
             "equal-one" => Config { rivals: false, ..equal },
             "weighted-one" => Config { stakes: [2, 2, 2, 1], rivals: false, ..equal },
+            "equal-fork" => Config { rivals: false, crashes: 0, ..equal },
             "weighted" => Config { stakes: [2, 2, 2, 1], ..equal },
             "honest-leaders" => Config { leaders: &[&[1, 0, 2]], ..equal },
             "epoch-end" => Config { views: &[3, 1], epoch_blocks: 2, crashes: 0, ..equal },

@@ -14,6 +14,7 @@ use tally_types::{Certificate, Epoch, Hash, View, VoteKind, vote::Ballot};
 use crate::{
     block,
     config::Config,
+    mutant::Mutant,
     network::{view_change, vote},
     replica::{Proposal, Replica},
 };
@@ -151,10 +152,11 @@ impl Healing<'_> {
         self.advance(at);
     }
 
-    /// Rule S2: who hears of a later epoch fetches the blocks that lead there, with the certificate of the last one.
+    /// Rule S2: who hears of a later epoch fetches the blocks that lead there, with the certificate that ended its own.
     fn fetch_range(&mut self, at: usize, from: usize) {
-        if let Some(ended) = self.replicas[from].ended.clone() {
-            self.take(at, &ended);
+        let forgotten = self.config.mutant == Some(Mutant::EpochEndForgotten);
+        for ended in self.replicas[from].ended.clone().iter().filter(|_| !forgotten) {
+            self.take(at, ended);
         }
     }
 
@@ -251,5 +253,33 @@ impl Healing<'_> {
     fn send(&mut self, from: usize, to: Option<usize>, view: Option<View>, message: Message) {
         let epoch = self.replicas[from].agreement.epoch();
         self.wire.push_back(Sending { from, to, epoch, view, message });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::block::{GENESIS, child};
+
+    fn commit(view: u64, block: Hash) -> Arc<Certificate> {
+        let (kind, epoch, view) = (VoteKind::Commit, Epoch::ZERO, View(view));
+        Arc::new(Certificate { kind, epoch, view, block, signatures: Vec::new(), highest: None })
+    }
+
+    /// Two in the next epoch, one left behind, the fourth silent.
+    fn one_left_behind(mutant: Option<Mutant>) -> bool {
+        let config = Config { mutant, ..Config::named("live-epoch-end").unwrap() };
+        let mut replicas = config.honest().map(|me| Replica::new(&config, me));
+        for replica in &mut replicas[1..] {
+            replica.take(&config, &commit(1, child(&GENESIS, Epoch::ZERO, View(1), 0)));
+            assert!(replica.finalize(&config) && replica.enter_epoch(&config, 1));
+        }
+        heals(&config, replicas)
+    }
+
+    #[test]
+    fn one_left_behind_in_the_last_epoch_is_brought_along() {
+        assert!(one_left_behind(None));
+        assert!(!one_left_behind(Some(Mutant::EpochEndForgotten)));
     }
 }

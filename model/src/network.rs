@@ -103,7 +103,8 @@ impl Shown {
     }
 
     /// TCs. Which signers a TC has matters only by the highest certificate it carries, so for each VIEW-CHANGE that could
-    /// be the highest one, those that name no higher view join.
+    /// be the highest one, those that name no higher view join. If others name the same view, whoever puts the TC together
+    /// chooses among their certificates: rule C2 asks for one of that view.
     fn add_view_change_certificates(&mut self, config: &Config, set: &ValidatorSet, changes: Vec<Change>) {
         let mut made = Vec::new();
         let mut places: Vec<(Epoch, View)> = changes.iter().map(|change| (change.epoch, change.view)).collect();
@@ -118,28 +119,25 @@ impl Shown {
                 highest,
             };
             let honest = || changes.iter().filter(|change| (change.epoch, change.view) == (epoch, view));
-            let known =
-                self.certificates.iter().filter(|certificate| certificate.epoch == epoch && certificate.view < view);
+            let known = self.certificates.iter().filter(|known| known.epoch == epoch && known.view < view);
             let mut tops: Vec<Change> = honest().cloned().collect();
             tops.push(byzantine(None));
-            tops.extend(
-                known.filter(|known| known.kind == VoteKind::Prepare).map(|known| byzantine(Some(known.clone()))),
-            );
+            tops.extend(known.map(|known| byzantine(Some(known.clone()))));
             for top in tops {
                 let mut joined = vec![top.clone()];
-                let others = honest().cloned().chain([byzantine(None)]);
-                for other in others {
+                for other in honest().cloned().chain([byzantine(None)]) {
                     if other.h <= top.h && joined.iter().all(|known| known.signer != other.signer) {
                         joined.push(other);
                     }
                 }
-                made.extend(tally_view_changes(set, &joined).map(|certificate| match config.mutant {
-                    Some(Mutant::CertificateForgetsHighest) => Certificate { highest: None, ..certificate },
-                    _ => certificate,
-                }));
+                let Some(certificate) = tally_view_changes(set, &joined) else { continue };
+                assert_eq!(certificate.highest.as_ref().map_or(View::ZERO, |highest| highest.view), top.h);
+                let forgets = config.mutant == Some(Mutant::CertificateForgetsHighest);
+                let highest = top.highest.filter(|_| !forgets);
+                made.push(Arc::new(Certificate { highest, ..certificate }));
             }
         }
-        self.certificates.extend(made.into_iter().map(Arc::new));
+        self.certificates.extend(made);
     }
 }
 

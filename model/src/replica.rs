@@ -26,8 +26,8 @@ pub struct Replica {
     closing: bool,
     /// `Machine::highest_commit`.
     pub highest_commit: Option<Arc<Certificate>>,
-    /// The certificate that ended the epoch before, which every replica serves with a range of blocks (rule S2).
-    pub ended: Option<Arc<Certificate>>,
+    /// The certificates that ended epochs, which every replica serves with ranges of blocks (rule S2).
+    pub ended: Vec<Arc<Certificate>>,
     /// `Round::own_proposal`.
     pub own_proposal: Option<Proposal>,
     /// [`Mutant::EntryNotDurable`]: it resumed in its view without the certificate that proves it.
@@ -41,7 +41,7 @@ impl Replica {
             agreement: Agreement::new(Epoch::ZERO, config.set(), Some(me), GENESIS, None),
             closing: false,
             highest_commit: None,
-            ended: None,
+            ended: Vec::new(),
             own_proposal: None,
             unproved: false,
         }
@@ -105,7 +105,7 @@ impl Replica {
         }
         self.agreement = Agreement::new(epoch, config.set(), Some(me), commit.block, Some(commit.clone()));
         self.closing = false;
-        self.ended = Some(commit);
+        self.ended.push(commit);
         self.own_proposal = None;
         self.unproved = false;
         true
@@ -220,7 +220,7 @@ impl Replica {
         let Some(commit) = self.agreement.commit() else { return self.clone() };
         let (epoch, start) = (self.agreement.epoch(), self.agreement.start());
         let mut lowered = self.clone();
-        lowered.agreement = Agreement::new(epoch, config.set(), self.agreement.me(), start, self.ended.clone());
+        lowered.agreement = Agreement::new(epoch, config.set(), self.agreement.me(), start, self.ended.last().cloned());
         let mut outputs = Vec::new();
         // It still proves that the block was prepared.
         let prepared = Certificate { kind: VoteKind::Prepare, ..commit.as_ref().clone() };
@@ -238,7 +238,8 @@ impl Replica {
     fn drop_votes(&mut self) {
         let old = self.agreement.clone();
         let Some(me) = old.me() else { return };
-        self.agreement = Agreement::new(old.epoch(), old.set().clone(), Some(me), old.start(), self.ended.clone());
+        self.agreement =
+            Agreement::new(old.epoch(), old.set().clone(), Some(me), old.start(), self.ended.last().cloned());
         let mut outputs = Vec::new();
         for certificate in old.commit().into_iter().chain(old.prepared()).chain(old.entry()) {
             self.agreement.on_certificate(certificate, &mut outputs);
