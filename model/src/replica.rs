@@ -193,10 +193,10 @@ impl Replica {
             Record::Certificate(certificate) => {
                 self.take(config, certificate);
             }
-            Record::Proposed { epoch, view, block, justification } => {
-                if *epoch == here && *view == self.agreement.view() {
-                    self.own_proposal = Some((*block, justification.clone()));
-                }
+            Record::Proposed { epoch, view, block, justification }
+                if (*epoch, *view) == (here, self.agreement.view()) =>
+            {
+                self.own_proposal = Some((*block, justification.clone()));
             }
             Record::Prepared { epoch, view, block } if *epoch == here => self.agreement.replay_prepare(*view, *block),
             Record::ViewChanged { epoch, view, highest } if *epoch == here => {

@@ -156,37 +156,30 @@ fn me(validator: &Validator) -> u32 {
 
 impl fmt::Display for Turn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for receipt in &self.receipts {
-            match receipt {
-                Receipt::Certificate(certificate) => write!(f, "takes in {}, ", name(certificate))?,
-                Receipt::LastHeader => write!(f, "has the epoch's last header, ")?,
-                Receipt::NextValidators => write!(f, "enters the next epoch, ")?,
-            }
+        let receipts = self.receipts.iter().map(|receipt| match receipt {
+            Receipt::Certificate(certificate) => format!("takes in {}", name(certificate)),
+            Receipt::LastHeader => String::from("has the epoch's last header"),
+            Receipt::NextValidators => String::from("enters the next epoch"),
+        });
+        let crash = self.crashes.then(|| String::from("crashes and restarts"));
+        let acts: Vec<String> = receipts.chain(self.sent.iter().map(sends)).chain(crash).collect();
+        f.write_str(&acts.join(", "))
+    }
+}
+
+fn sends(sent: &Sent) -> String {
+    match sent {
+        Sent::Proposal { view, block, justification, .. } => {
+            let by = justification.as_ref().map_or_else(|| String::from("genesis"), |by| name(by));
+            format!("sends PROPOSAL({view}, {}) by {by}", block::name(block))
         }
-        for (at, sent) in self.sent.iter().enumerate() {
-            if at > 0 {
-                write!(f, ", ")?;
-            }
-            match sent {
-                Sent::Proposal { view, block, justification, .. } => {
-                    let by = justification.as_ref().map_or_else(|| String::from("genesis"), |by| name(by));
-                    write!(f, "sends PROPOSAL({view}, {}) by {by}", block::name(block))?;
-                }
-                Sent::Ballot { ballot: Ballot::Prepare(view, block), .. } => {
-                    write!(f, "sends PREPARE({view}, {})", block::name(block))?;
-                }
-                Sent::Ballot { ballot: Ballot::Commit(view, block), .. } => {
-                    write!(f, "sends COMMIT({view}, {})", block::name(block))?;
-                }
-                Sent::Ballot { ballot: Ballot::ViewChange(view, h), .. } => {
-                    write!(f, "sends VIEW-CHANGE({view}, h={h})")?
-                }
-            }
+        Sent::Ballot { ballot: Ballot::Prepare(view, block), .. } => {
+            format!("sends PREPARE({view}, {})", block::name(block))
         }
-        if self.crashes {
-            write!(f, "crashes and restarts")?;
+        Sent::Ballot { ballot: Ballot::Commit(view, block), .. } => {
+            format!("sends COMMIT({view}, {})", block::name(block))
         }
-        Ok(())
+        Sent::Ballot { ballot: Ballot::ViewChange(view, h), .. } => format!("sends VIEW-CHANGE({view}, h={h})"),
     }
 }
 
