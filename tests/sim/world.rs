@@ -25,6 +25,9 @@ use crate::{
     trace::Trace,
 };
 
+/// Events of a world, far above what any needs.
+const EVENTS_MAX: u64 = 5_000_000;
+
 /// Something that will happen at its time.
 #[derive(Debug)]
 pub enum Happening {
@@ -227,6 +230,8 @@ impl World {
 
     fn happen(&mut self, happening: Happening) {
         self.events += u64::from(!matches!(happening, Happening::EndTurn { .. }));
+        // A storm of messages that feeds itself is a failure as well, and must not look like a slow machine.
+        assert!(self.events < EVENTS_MAX, "{}: {EVENTS_MAX} events by {} ms", self.name(), self.now);
         match happening {
             Happening::Deliver { to, from, message } => self.deliver(to, from, *message),
             Happening::Own { to, incarnation, messages } => {

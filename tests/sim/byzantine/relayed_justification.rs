@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tally_consensus::Message;
-use tally_types::{Certificate, Proposal};
+use tally_types::{Certificate, Hash, Proposal};
 
 use super::{Behaviour, Scene};
 
@@ -14,6 +14,8 @@ const KEPT: usize = 32;
 pub struct RelayedJustification {
     /// Certificates that verify: what its machine was let in with, and what others sent.
     valid: Vec<Arc<Certificate>>,
+    /// The block relayed last: each once, or two of this kind would relay each other's relays for ever.
+    relayed: Option<Hash>,
 }
 
 impl RelayedJustification {
@@ -37,6 +39,10 @@ impl Behaviour for RelayedJustification {
         self.valid.extend(scene.machine.and_then(|machine| machine.agreement().entry().cloned()));
         let excess = self.valid.len().saturating_sub(KEPT);
         self.valid.drain(..excess);
+        if self.relayed == Some(proposal.header.hash()) {
+            return;
+        }
+        self.relayed = Some(proposal.header.hash());
         if let Some(other) = self.another(scene, proposal) {
             let justification_bytes = Bytes::from(other.encode());
             let relayed = Proposal { justification: Some(other), justification_bytes, ..Proposal::clone(proposal) };
