@@ -8,17 +8,10 @@
 //! (`SignedBytes`, `Sets::judge`, `Certificate::checks`, `SignedTransaction::parse`). Public keys are real points, because
 //! genesis and the ledger ask whether they are usable.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, OnceLock},
-};
+use std::{collections::HashMap, sync::OnceLock};
 
-use bytes::Bytes;
 use tally_consensus::{Message, Unsigned};
-use tally_types::{
-    Address, Hash, Have, Proposal, PublicKey, SecretKey, Signature, SignedBatch, SignedBytes, ViewChange, Vote,
-    VoteKind, signature::SignatureCheck, vote::Ballot,
-};
+use tally_types::{Address, Hash, PublicKey, SecretKey, Signature, SignedBytes, signature::SignatureCheck};
 
 /// Accounts that pay each other.
 pub const CLIENTS: usize = 8;
@@ -100,50 +93,7 @@ impl Keys {
 
     /// Makes the message that `unsigned` asks for.
     pub fn message(&self, signer: &Signer, unsigned: Unsigned) -> Message {
-        let signed = |bytes: &SignedBytes| self.sign(&signer.key, bytes);
-        match unsigned {
-            Unsigned::Proposal { epoch, view, header, justification, highest_commit } => {
-                let justification_bytes =
-                    justification.as_ref().map(|certificate| Bytes::from(certificate.encode())).unwrap_or_default();
-                let bytes = tally_types::proposal::signed_bytes(
-                    &self.genesis,
-                    epoch,
-                    view,
-                    &header.hash(),
-                    &justification_bytes,
-                );
-                let signature = signed(&bytes);
-                Message::Proposal(Arc::new(Proposal {
-                    epoch,
-                    view,
-                    header,
-                    justification,
-                    justification_bytes,
-                    signature,
-                    highest_commit,
-                }))
-            }
-            Unsigned::Ballot { epoch, signer, ballot, highest } => {
-                let signature = signed(&ballot.signed_bytes(&self.genesis, epoch));
-                let vote = |kind, view, block| Message::Vote(Vote { kind, epoch, view, block, signer, signature });
-                match ballot {
-                    Ballot::Prepare(view, block) => vote(VoteKind::Prepare, view, block),
-                    Ballot::Commit(view, block) => vote(VoteKind::Commit, view, block),
-                    Ballot::ViewChange(view, highest_view) => {
-                        Message::ViewChange(ViewChange { epoch, view, highest_view, highest, signer, signature })
-                    }
-                }
-            }
-            Unsigned::Batch(batch) => {
-                let signature = signed(&batch.signed_bytes(&self.genesis, &signer.address));
-                Message::Batch(SignedBatch { batch, signature })
-            }
-            Unsigned::Have { signer, vector } => {
-                let bytes = vector.encode();
-                let signature = signed(&vector.signed_bytes(&self.genesis, &bytes));
-                Message::Have(Arc::new(Have { vector, bytes, signer, signature }))
-            }
-        }
+        unsigned.signed(&self.genesis, &signer.address, |bytes| self.sign(&signer.key, bytes))
     }
 }
 
