@@ -226,7 +226,9 @@ impl Agreement {
             self.on_certificate(&highest.clone(), out);
         }
         let view = certificate.view;
-        let moves = view >= self.view;
+        // Nothing follows the last number there is. No honest quorum gets there, so this only keeps a replica that hears the
+        // impossible from entering one view for ever.
+        let moves = view >= self.view && view.next() > view;
         let news = match certificate.kind {
             VoteKind::Prepare => view > self.floor() && !self.prepared.contains_key(&view),
             VoteKind::Commit => view > self.floor(),

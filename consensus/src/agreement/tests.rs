@@ -325,3 +325,17 @@ fn rule_p5_a_closed_agreement_signs_nothing() {
     assert_eq!(signed(&out), []);
     assert_eq!(one.committable().count(), 0);
 }
+
+#[test]
+fn the_last_number_there_is_ends_nothing_but_its_own_view() {
+    let mut one = agreement();
+    take(&mut one, &tc(u64::MAX - 1, None));
+    assert_eq!(one.view(), View(u64::MAX));
+    let mut out = Vec::new();
+    for signer in 1..4 {
+        one.on_view_change(&view_change(signer, u64::MAX, None), &mut out);
+    }
+    take(&mut one, &tc(u64::MAX, None));
+    take(&mut one, &qc(VoteKind::Commit, u64::MAX, A));
+    assert_eq!(one.view(), View(u64::MAX));
+}
