@@ -387,12 +387,8 @@ impl Lanes {
 
     /// Stake of those who announced exactly `tip`, or a tip known here to link to it.
     fn stake_that_announced(&self, lane: &Lane, tip: &Tip) -> Stake {
-        let on_chain = lane.is_on_chain(tip);
-        let said = |at: usize, tips: &VecDeque<Tip>| {
-            tips.contains(tip) || (on_chain && lane.announced_on_chain(at) >= tip.seq)
-        };
-        let places = self.set.places().zip(lane.announced.iter().enumerate());
-        self.set.stake_of(places.filter(|(_, (at, tips))| said(*at, tips)).map(|(validator, _)| validator))
+        let places = self.set.places().enumerate().filter(|(at, _)| lane.has_announced(*at, tip));
+        self.set.stake_of(places.map(|(_, validator)| validator))
     }
 
     /// Rule D4: this replica accepted `tip` into its lane, or a weak quorum announced it, or tips that it is known here to

@@ -67,7 +67,7 @@ pub struct Machine {
     /// Counts state changes, so that `advance` knows when to stop.
     moves: u64,
     /// The leader asked for last: the draw costs a hash, and every turn asks several times.
-    leading: Cell<Option<(Epoch, View, u32)>>,
+    leading: Cell<Option<((Hash, Epoch, View), u32)>>,
 }
 
 /// Final blocks on their way through execution.
@@ -307,12 +307,13 @@ impl Machine {
 
     fn leader_of(&self, view: View) -> u32 {
         let epoch = self.agreement.epoch();
-        if let Some((_, _, leader)) = self.leading.get().filter(|(of, at, _)| (*of, *at) == (epoch, view)) {
+        let seed = self.seeds.get(&epoch).copied().unwrap_or(self.config.genesis_hash);
+        let draw = (seed, epoch, view);
+        if let Some((_, leader)) = self.leading.get().filter(|(of, _)| *of == draw) {
             return leader;
         }
-        let seed = self.seeds.get(&epoch).copied().unwrap_or(self.config.genesis_hash);
         let leader = self.agreement.set().leader(&seed, epoch, view);
-        self.leading.set(Some((epoch, view, leader)));
+        self.leading.set(Some((draw, leader)));
         leader
     }
 

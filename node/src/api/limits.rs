@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Most bytes of a request; above: REQUEST_TOO_LARGE. Only SubmitTransactions comes near it.
-pub(super) const REQUEST_BYTES_MAX: usize = 1024 * 1024;
+pub(super) const REQUEST_BYTES_MAX: usize = 256 * 1024;
 /// Most transactions of one SubmitTransactions; above: FIELD_INVALID.
 pub(super) const SUBMIT_TRANSACTIONS_MAX: usize = 1000;
 /// Bytes of a page, or of a message of a stream of transactions, that are not exceeded once it holds an item.

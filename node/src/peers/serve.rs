@@ -1,7 +1,7 @@
 //! Streams in, and peers' questions answered.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, VecDeque},
     pin::Pin,
     sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     time::Duration,
@@ -33,8 +33,8 @@ const CONNECTIONS_MAX: usize = 1024;
 const STREAMS_PER_PEER_MAX: usize = 4;
 /// Questions of one validator answered at once.
 const QUESTIONS_PER_PEER_MAX: usize = 8;
-/// Counters remembered of one validator: several times what it can have under way.
-const COUNTERS_KEPT: usize = 128;
+/// Counters remembered of one validator's greetings, and of its questions.
+const COUNTERS_KEPT: usize = 1024;
 /// Hashes or digests in one question.
 const ASKED_MAX: usize = 64;
 /// Batches in one answer.
@@ -69,23 +69,25 @@ pub async fn serve(listener: TcpListener, peers: Arc<Peers>) -> Result<(), tonic
 struct Open {
     streams: BTreeMap<Address, usize>,
     questions: BTreeMap<Address, usize>,
-    counters: BTreeMap<Address, Counters>,
+    greeted_with: BTreeMap<Address, Counters>,
+    asked_with: BTreeMap<Address, Counters>,
 }
 
-/// The highest counters one validator has sealed greetings and questions with. Whoever recorded one cannot use it again
-/// to take that validator's places; after a restart of this node, once.
+/// Counters one validator has sealed greetings, or questions, with lately. Whoever recorded one cannot use it again to take
+/// that validator's places. Only the very same counter is refused, never a lower one: counters begin with the clock of the
+/// process, and a clock that was put back must not lock a validator out.
 #[derive(Debug, Default)]
-struct Counters(BTreeSet<u64>);
+struct Counters(VecDeque<u64>);
 
 impl Counters {
-    /// Takes a counter that is new; calls may overtake each other, so it need not be the highest.
+    /// Takes a counter that is new.
     fn take(&mut self, counter: u64) -> bool {
-        let is_old = self.0.len() >= COUNTERS_KEPT && self.0.first().is_some_and(|lowest| counter < *lowest);
-        if is_old || !self.0.insert(counter) {
+        if self.0.contains(&counter) {
             return false;
         }
-        while self.0.len() > COUNTERS_KEPT {
-            self.0.pop_first();
+        self.0.push_back(counter);
+        if self.0.len() > COUNTERS_KEPT {
+            self.0.pop_front();
         }
         true
     }
@@ -141,7 +143,21 @@ impl Service {
         if hello.protocol_version != PROTOCOL_VERSION {
             return Err(Status::failed_precondition("this validator speaks protocol version 1 only"));
         }
-        self.check_caller(&first.sender, first.counter, &first.signature, &content)
+        let sender = self.check_caller(&first.sender, first.counter, &first.signature, &content)?;
+        self.check_first_use(|open| &mut open.greeted_with, sender, first.counter)
+    }
+
+    fn check_first_use(
+        &self,
+        used: impl FnOnce(&mut Open) -> &mut BTreeMap<Address, Counters>,
+        sender: Address,
+        counter: u64,
+    ) -> Result<Address, Status> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        match used(&mut open).entry(sender).or_default().take(counter) {
+            true => Ok(sender),
+            false => Err(Status::unauthenticated("this signature was used before")),
+        }
     }
 
     fn check_caller(&self, sender: &[u8], counter: u64, signature: &[u8], content: &[u8]) -> Result<Address, Status> {
@@ -150,13 +166,7 @@ impl Service {
             Signature::from_slice(signature).ok_or_else(|| Status::invalid_argument("signature: not 64 bytes"))?;
         let check = self.peers.envelope_check(&sender, counter, signature, content);
         match check {
-            Some(check) if check.holds() => {
-                let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-                match open.counters.entry(sender).or_default().take(counter) {
-                    true => Ok(sender),
-                    false => Err(Status::unauthenticated("this signature was used before")),
-                }
-            }
+            Some(check) if check.holds() => Ok(sender),
             Some(_) => Err(Status::unauthenticated("the signature does not hold")),
             None => Err(Status::permission_denied("the sender is no validator of this chain")),
         }
@@ -165,6 +175,7 @@ impl Service {
     fn caller(&self, caller: Option<proto::Caller>, question: &[u8]) -> Result<Place, Status> {
         let caller = caller.ok_or_else(|| Status::unauthenticated("caller is missing"))?;
         let sender = self.check_caller(&caller.sender, caller.counter, &caller.signature, question)?;
+        self.check_first_use(|open| &mut open.asked_with, sender, caller.counter)?;
         self.take_place(sender, false)
     }
 }
@@ -426,15 +437,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_counter_is_good_once_and_calls_may_overtake_each_other() {
+    fn a_counter_is_good_once_and_a_clock_that_was_put_back_locks_nobody_out() {
         let mut counters = Counters::default();
-        for counter in [10, 12, 11] {
+        for counter in (10_000..10_000 + 2 * COUNTERS_KEPT as u64).chain([12, 11, 5000]) {
             assert!(counters.take(counter));
             assert!(!counters.take(counter));
         }
-        assert!((100..100 + COUNTERS_KEPT as u64).all(|counter| counters.take(counter)));
-        assert!(!counters.take(9), "below all that are remembered");
-        assert!(!counters.take(11) && !counters.take(150));
         assert_eq!(counters.0.len(), COUNTERS_KEPT);
     }
 }

@@ -162,15 +162,15 @@ async fn calls_that_do_not_end_are_cut_off_after_the_drain() {
 async fn a_request_that_is_too_large_is_refused_and_the_connection_lives_on() {
     let server = Server::start(quick()).await;
     let channel = server.connect().await;
-    let transaction = tally::Transaction { body: vec![0; 1024 * 1024], signatures: vec![] };
+    let transaction = tally::Transaction { body: vec![0; 256 * 1024], signatures: vec![] };
     let message = tally::SubmitTransactionRequest { transaction: Some(transaction) };
     let refused = TransactionServiceClient::new(channel.clone()).submit_transaction(message).await.unwrap_err();
-    assert_eq!(shown(&refused), "InvalidArgument REQUEST_TOO_LARGE maximum=1048576");
-    let transaction = tally::Transaction { body: vec![0; 1000 * 1024], signatures: vec![] };
+    assert_eq!(shown(&refused), "InvalidArgument REQUEST_TOO_LARGE maximum=262144");
+    let transaction = tally::Transaction { body: vec![0; 250 * 1024], signatures: vec![] };
     let message = tally::SubmitTransactionRequest { transaction: Some(transaction) };
     let refused = TransactionServiceClient::new(channel.clone()).submit_transaction(message).await.unwrap_err();
     assert!(
-        shown(&refused).starts_with("InvalidArgument BODY_TOO_LARGE maximum=8192 size=1024000 tx_id="),
+        shown(&refused).starts_with("InvalidArgument BODY_TOO_LARGE maximum=8192 size=256000 tx_id="),
         "{refused:?}"
     );
     ChainServiceClient::new(channel).get_chain_info(tally::GetChainInfoRequest {}).await.unwrap();
