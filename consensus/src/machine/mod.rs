@@ -34,6 +34,15 @@ use crate::{
 };
 use fetching::Fetching;
 
+/// Who leads a view, and what that was drawn from.
+#[derive(Clone, Copy, Debug)]
+struct Lead {
+    seed: Hash,
+    epoch: Epoch,
+    view: View,
+    leader: u32,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Machine {
@@ -67,7 +76,7 @@ pub struct Machine {
     /// Counts state changes, so that `advance` knows when to stop.
     moves: u64,
     /// The leader asked for last: the draw costs a hash, and every turn asks several times.
-    leading: Cell<Option<((Hash, Epoch, View), u32)>>,
+    leading: Cell<Option<Lead>>,
 }
 
 /// Final blocks on their way through execution.
@@ -308,12 +317,12 @@ impl Machine {
     fn leader_of(&self, view: View) -> u32 {
         let epoch = self.agreement.epoch();
         let seed = self.seeds.get(&epoch).copied().unwrap_or(self.config.genesis_hash);
-        let draw = (seed, epoch, view);
-        if let Some((_, leader)) = self.leading.get().filter(|(of, _)| *of == draw) {
-            return leader;
+        if let Some(lead) = self.leading.get().filter(|lead| (lead.seed, lead.epoch, lead.view) == (seed, epoch, view))
+        {
+            return lead.leader;
         }
         let leader = self.agreement.set().leader(&seed, epoch, view);
-        self.leading.set(Some((draw, leader)));
+        self.leading.set(Some(Lead { seed, epoch, view, leader }));
         leader
     }
 
