@@ -1,44 +1,62 @@
 //! Headers: those known to be final, and the tree of those that may become so.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Deref};
 
-use tally_types::{Epoch, Hash, Header, Height, Tip, UnixMillis, header::Executed};
+use tally_types::{Epoch, Hash, Header, Height, Tip, View, header::HeaderFields};
 
 use crate::config::{Config, FINAL_HEADERS_KEPT, OPEN_HEADERS_MAX};
 
-/// A block as a parent: a header, or genesis.
-#[derive(Clone, Debug, PartialEq)]
+/// A block as a parent: a header, or genesis. Cheap to clone.
+#[derive(Clone, Debug)]
 pub(crate) struct Block {
     pub hash: Hash,
-    pub parent: Hash,
-    pub epoch: Epoch,
-    pub height: Height,
-    pub time: UnixMillis,
-    pub cut: Vec<Tip>,
-    pub executed: Executed,
-    pub next_validators: Hash,
-    /// None: genesis.
-    pub header: Option<Header>,
+    /// Of genesis: made up, but for time, roots and the validators that it names.
+    content: Header,
+    genesis: bool,
 }
 
 impl Block {
     pub fn of(header: &Header) -> Block {
-        Block {
-            hash: header.hash(),
-            parent: header.parent,
-            epoch: header.epoch,
-            height: header.height,
-            time: header.time,
-            cut: header.cut.clone(),
-            executed: header.executed,
-            next_validators: header.next_validators,
-            header: Some(header.clone()),
-        }
+        Block { hash: header.hash(), content: header.clone(), genesis: false }
+    }
+
+    fn genesis(config: &Config) -> Block {
+        let validators = config.genesis_validators.hash();
+        let content = Header::new(HeaderFields {
+            epoch: Epoch::ZERO,
+            height: Height::ZERO,
+            view: View::ZERO,
+            parent: Hash::ZERO,
+            proposer: 0,
+            time: config.genesis_time,
+            cut: Vec::new(),
+            executed: config.genesis_executed,
+            validators,
+            next_validators: validators,
+        });
+        Block { hash: config.genesis_hash, content, genesis: true }
+    }
+
+    /// Its header; none: genesis.
+    pub fn header(&self) -> Option<&Header> {
+        (!self.genesis).then_some(&self.content)
     }
 
     /// The cut that a child in `epoch` with `lanes` lanes starts from: lanes begin anew with an epoch.
     pub fn cut_for(&self, epoch: Epoch, lanes: usize) -> Vec<Tip> {
-        if self.epoch == epoch && self.height > Height::ZERO { self.cut.clone() } else { vec![Tip::START; lanes] }
+        if self.lanes_go_on(epoch) { self.cut.clone() } else { vec![Tip::START; lanes] }
+    }
+
+    fn lanes_go_on(&self, epoch: Epoch) -> bool {
+        self.epoch == epoch && !self.genesis
+    }
+}
+
+impl Deref for Block {
+    type Target = HeaderFields;
+
+    fn deref(&self) -> &HeaderFields {
+        self.content.fields()
     }
 }
 
@@ -63,24 +81,17 @@ pub(crate) struct Chain {
     /// Final and kept, by height; without gaps up to the tip.
     last: BTreeMap<Height, Header>,
     by_hash: BTreeMap<Hash, Height>,
+    /// The highest final block, genesis at first.
+    tip: Block,
     /// Height of the highest final block that ordered batches.
     final_move: Height,
 }
 
 impl Chain {
     pub fn new(config: &Config) -> Chain {
-        let genesis = Block {
-            hash: config.genesis_hash,
-            parent: Hash::ZERO,
-            epoch: Epoch::ZERO,
-            height: Height::ZERO,
-            time: config.genesis_time,
-            cut: Vec::new(),
-            executed: config.genesis_executed,
-            next_validators: config.genesis_validators.hash(),
-            header: None,
-        };
+        let genesis = Block::genesis(config);
         Chain {
+            tip: genesis.clone(),
             genesis,
             open: BTreeMap::new(),
             last: BTreeMap::new(),
@@ -90,12 +101,12 @@ impl Chain {
     }
 
     /// The highest final block.
-    pub fn tip(&self) -> Block {
-        self.last.values().next_back().map_or_else(|| self.genesis.clone(), Block::of)
+    pub fn tip(&self) -> &Block {
+        &self.tip
     }
 
     pub fn tip_height(&self) -> Height {
-        self.last.keys().next_back().copied().unwrap_or(Height::ZERO)
+        self.tip.height
     }
 
     pub fn knows(&self, hash: &Hash) -> bool {
@@ -160,11 +171,15 @@ impl Chain {
     /// The way from the final tip to `hash`.
     pub fn path(&self, hash: &Hash) -> Path {
         let tip = self.tip();
+        // Asked on every turn about the highest commit certificate, whose block mostly is the tip.
+        if *hash == tip.hash || self.is_final(hash) {
+            return Path::Final;
+        }
         let mut path = Vec::new();
         let mut at = *hash;
         while at != tip.hash {
             if self.is_final(&at) {
-                return if path.is_empty() { Path::Final } else { Path::Conflict };
+                return Path::Conflict;
             }
             let Some(header) = self.open.get(&at) else { return Path::Missing(at) };
             if header.height <= tip.height {
@@ -173,16 +188,14 @@ impl Chain {
             path.push(header.clone());
             at = header.parent;
         }
-        if path.is_empty() {
-            return Path::Final;
-        }
         path.reverse();
         Path::Open(path)
     }
 
     /// Makes `header`, a child of the tip, the tip. Returns whether it orders batches.
     pub fn finalize(&mut self, header: &Header) -> bool {
-        let moves = moves_lanes(header, &self.tip());
+        let moves = moves_lanes(header, &self.tip);
+        self.tip = Block::of(header);
         self.open.remove(&header.hash());
         self.by_hash.insert(header.hash(), header.height);
         self.last.insert(header.height, header.clone());
@@ -203,7 +216,7 @@ impl Chain {
         match self.path(hash) {
             Path::Final => Some(self.final_move),
             Path::Open(path) => {
-                let mut parent = self.tip();
+                let mut parent = self.tip.clone();
                 let mut last = self.final_move;
                 for header in &path {
                     if moves_lanes(header, &parent) {
@@ -223,5 +236,8 @@ impl Chain {
 }
 
 fn moves_lanes(header: &Header, parent: &Block) -> bool {
-    header.cut != parent.cut_for(header.epoch, header.cut.len())
+    match parent.lanes_go_on(header.epoch) {
+        true => header.cut != parent.cut,
+        false => header.cut.iter().any(|tip| *tip != Tip::START),
+    }
 }

@@ -3,6 +3,8 @@
 //! It holds batches by digest, so the payload of a block is the hash chain behind the block's tip, whatever chain this
 //! replica accepted into the lane itself.
 
+mod lane;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
@@ -12,9 +14,11 @@ use tally_types::{
 };
 
 use crate::{
-    config::{ANNOUNCEMENTS_KEPT, EARLY_BATCHES_MAX, LANE_WINDOW},
+    config::{EARLY_BATCHES_MAX, LANE_WINDOW},
     event::Reject,
 };
+pub(crate) use lane::Backing;
+use lane::{Announced, Lane};
 
 /// Transaction bytes a batch aims at; the rest of [`BATCH_BYTES_MAX`] is framing and one last transaction.
 const BATCH_BYTES_TARGET: usize = BATCH_BYTES_MAX - 16 * 1024;
@@ -46,38 +50,6 @@ pub(crate) struct Lanes {
     waiting_since: Option<u64>,
 }
 
-#[derive(Debug, Default)]
-struct Lane {
-    /// Highest accepted.
-    tip: Tip,
-    /// Up to which the final chain orders it.
-    ordered: Tip,
-    /// Accepted and above what is ordered and released, with the producer's signature (own ones get it a turn later).
-    chain: BTreeMap<Seq, (Hash, Option<Signature>)>,
-    /// Arrived before the one they follow.
-    early: BTreeMap<Seq, SignedBatch>,
-    /// Per validator, the tips it announced, latest last.
-    announced: Vec<VecDeque<Tip>>,
-}
-
-impl Lane {
-    /// Highest sequence up to which `place` announced the chain accepted here, counting links known here only. Rule D4.
-    fn announced_on_chain(&self, place: usize) -> Seq {
-        let announced = self.announced.get(place).into_iter().flatten();
-        let on_chain = announced.filter(|tip| self.is_on_chain(tip));
-        on_chain.map(|tip| tip.seq).max().unwrap_or(Seq::ZERO)
-    }
-
-    fn is_on_chain(&self, tip: &Tip) -> bool {
-        *tip == self.ordered || self.chain.get(&tip.seq).is_some_and(|(digest, _)| *digest == tip.digest)
-    }
-
-    fn has_announced(&self, place: usize, tip: &Tip) -> bool {
-        self.announced.get(place).is_some_and(|tips| tips.contains(tip))
-            || (self.is_on_chain(tip) && self.announced_on_chain(place) >= tip.seq)
-    }
-}
-
 impl Lanes {
     pub fn new(epoch: Epoch, set: ValidatorSet, me: Option<u32>) -> Lanes {
         let mut lanes = Lanes {
@@ -96,8 +68,7 @@ impl Lanes {
 
     fn clear_lanes(&mut self) {
         let count = self.set.len();
-        let lane = || Lane { announced: vec![VecDeque::new(); count], ..Lane::default() };
-        self.lanes = (0..count).map(|_| lane()).collect();
+        self.lanes = (0..count).map(|_| Lane::new(count)).collect();
     }
 
     /// Rule P5: the lanes of an epoch end with it. What is not ordered lapses; this replica's own transactions among it wait
@@ -275,9 +246,8 @@ impl Lanes {
     /// Makes `batch` the tip of its lane.
     fn put(&mut self, place: u32, batch: &Batch, signature: Option<Signature>) {
         self.held.insert(batch.digest(), batch.clone());
-        if let Some(lane) = self.lane_mut(place) {
-            lane.tip = batch.tip();
-            lane.chain.insert(batch.seq(), (batch.digest(), signature));
+        if let Some(lane) = usize::try_from(place).ok().and_then(|place| self.lanes.get_mut(place)) {
+            lane.put(batch, signature, &self.set);
         }
     }
 
@@ -328,20 +298,13 @@ impl Lanes {
     pub fn announce(&mut self, place: u32, tips: &[Tip]) {
         let Ok(place) = usize::try_from(place) else { return };
         for (lane, tip) in self.lanes.iter_mut().zip(tips) {
-            let Some(announced) = lane.announced.get_mut(place) else { continue };
-            if *tip == Tip::START || announced.back() == Some(tip) {
-                continue;
-            }
-            announced.push_back(*tip);
-            while announced.len() > ANNOUNCEMENTS_KEPT {
-                announced.pop_front();
-            }
+            lane.announce(place, tip, &self.set);
         }
     }
 
     /// What `place` last announced of this replica's own lane.
     pub fn announced_of_own(&self, place: u32) -> Tip {
-        let tip = || self.own()?.announced.get(usize::try_from(place).ok()?)?.back().copied();
+        let tip = || self.own()?.announced.get(usize::try_from(place).ok()?)?.tips.back().copied();
         tip().unwrap_or(Tip::START)
     }
 
@@ -352,34 +315,42 @@ impl Lanes {
         self.set.places().filter(said).collect()
     }
 
-    /// The highest tip of a lane, above `above` and at most `most` past it, that validators with at least `stake` announced.
+    /// The highest tip of a lane, above `above` and at most `most` past it, that validators with `backing` announced.
     /// `held_only`: and that is held here.
-    pub fn tip_announced_by(&self, place: u32, above: Seq, most: u64, stake: Stake, held_only: bool) -> Option<Tip> {
+    pub fn tip_announced_by(
+        &self,
+        place: u32,
+        above: Seq,
+        most: u64,
+        backing: Backing,
+        held_only: bool,
+    ) -> Option<Tip> {
         let lane = self.lane(place)?;
         let bound = above.plus(most);
-        // On the chain accepted here: the weighted quantile of how far each validator is.
-        let mut reached: Vec<(Seq, u32)> = Vec::with_capacity(self.set.len());
-        for (at, validator) in self.set.places().enumerate() {
-            reached.push((lane.announced_on_chain(at).min(bound), validator));
-        }
-        reached.sort_by(|one, two| two.cmp(one));
-        let mut sum = Stake::ZERO;
-        let mut best = None;
-        for (seq, validator) in reached {
-            sum = Stake(sum.0.saturating_add(self.set.stake(validator).0));
-            if sum >= stake {
-                best = lane.chain.get(&seq).filter(|_| seq > above).map(|(digest, _)| Tip { seq, digest: *digest });
-                break;
-            }
-        }
+        let on_chain = lane.reached_by(backing).min(bound);
+        let mut best = lane
+            .chain
+            .get(&on_chain)
+            .filter(|_| on_chain > above)
+            .map(|(digest, _)| Tip { seq: on_chain, digest: *digest });
         if held_only {
             return best;
         }
-        // Tips not held here count only as themselves.
-        for tip in lane.announced.iter().flatten() {
-            let better = tip.seq <= bound && tip.seq > best.map_or(above, |best: Tip| best.seq);
-            if better && self.stake_that_announced(lane, tip) >= stake {
-                best = Some(*tip);
+        // Tips not held here count only as themselves. Those on the chain are counted, unless the chain does not reach down
+        // to where the count ended.
+        let counted = best.is_some() || on_chain <= above;
+        let stake = backing.stake(&self.set);
+        let floor = best.map_or(above, |best| best.seq);
+        let further = self.set.places().zip(&lane.announced).filter(|(_, announced)| announced.highest > floor);
+        if self.set.stake_of(further.map(|(validator, _)| validator)) < stake {
+            return best;
+        }
+        for announced in &lane.announced {
+            for tip in &announced.tips {
+                let better = tip.seq <= bound && tip.seq > best.map_or(above, |best: Tip| best.seq);
+                if better && !(counted && lane.is_on_chain(tip)) && self.stake_that_announced(lane, tip) >= stake {
+                    best = Some(*tip);
+                }
             }
         }
         best
@@ -399,7 +370,8 @@ impl Lanes {
             return true;
         }
         let announced = self.set.places().zip(&lane.announced);
-        let linked = announced.filter(|(_, tips)| tips.iter().rev().any(|announced| self.links(announced, tip)));
+        let links = |announced: &Announced| announced.tips.iter().rev().any(|announced| self.links(announced, tip));
+        let linked = announced.filter(|(_, announced)| links(announced));
         self.set.stake_of(linked.map(|(validator, _)| validator)) >= self.set.weak_quorum()
     }
 
@@ -447,15 +419,14 @@ impl Lanes {
 
     /// Tips a weak quorum announced and this replica does not hold, with what to ask for down to. Rule D4.
     pub fn lacking(&self) -> Vec<(u32, Tip, Seq)> {
-        let weak = self.set.weak_quorum();
         let mut lacking = Vec::new();
         for (place, lane) in self.set.places().zip(&self.lanes) {
             let above = lane.tip.seq;
             // Asked on every turn, and mostly nobody is ahead.
-            if lane.announced.iter().flatten().all(|tip| tip.seq <= above) {
+            if lane.announced.iter().all(|announced| announced.highest <= above) {
                 continue;
             }
-            if let Some(tip) = self.tip_announced_by(place, above, LANE_WINDOW, weak, false)
+            if let Some(tip) = self.tip_announced_by(place, above, LANE_WINDOW, Backing::WeakQuorum, false)
                 && !self.held.contains_key(&tip.digest)
             {
                 lacking.push((place, tip, above));
@@ -466,23 +437,12 @@ impl Lanes {
 
     // Order.
 
-    /// A final block orders the lanes up to `cut`. Rules D2, D3: a lane on another chain goes on from the ordered tip.
+    /// A final block orders the lanes up to `cut`.
     pub fn ordered(&mut self, cut: &[Tip]) {
         for (lane, tip) in self.lanes.iter_mut().zip(cut) {
-            if tip.seq <= lane.ordered.seq {
-                continue;
+            if tip.seq > lane.ordered.seq {
+                lane.order(tip, &self.set);
             }
-            let on_chain = lane.chain.get(&tip.seq).is_some_and(|(digest, _)| *digest == tip.digest);
-            if !on_chain {
-                lane.tip = *tip;
-                lane.chain.clear();
-                lane.early.clear();
-            }
-            lane.ordered = *tip;
-            // Some ordered links stay: late announcements still count for them, and a second batch still convicts.
-            let keep_from = Seq(tip.seq.0.saturating_sub(LANE_WINDOW));
-            lane.chain = lane.chain.split_off(&keep_from);
-            lane.early = lane.early.split_off(&tip.seq.next());
         }
     }
 

@@ -8,7 +8,7 @@
 //! (`SignedBytes`, `Sets::judge`, `Certificate::checks`, `SignedTransaction::parse`). Public keys are real points, because
 //! genesis and the ledger ask whether they are usable.
 
-use std::{collections::HashMap, sync::OnceLock};
+use std::{collections::BTreeMap, sync::OnceLock};
 
 use tally_consensus::{Message, Unsigned};
 use tally_types::{Address, Hash, PublicKey, SecretKey, Signature, SignedBytes, signature::SignatureCheck};
@@ -61,7 +61,8 @@ pub fn validator(index: usize) -> PublicKey {
 /// Every secret of a world.
 pub struct Keys {
     genesis: Hash,
-    secrets: HashMap<PublicKey, [u64; 2]>,
+    /// Ordered: looked up at every signature, and a handful of words decides.
+    secrets: BTreeMap<PublicKey, [u64; 2]>,
 }
 
 impl Keys {

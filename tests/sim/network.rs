@@ -1,6 +1,6 @@
 //! The network of the world: delay, reordering, loss, duplicates, partitions, and what peers ask each other.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, rc::Rc, sync::Arc};
 
 use tally_consensus::{Event, Fetch, FetchedBlock, Judgement, Message, Reject};
 use tally_types::{Batch, Certificate, Have, Header, Proposal, SignedBatch, SignedTransaction, ViewChange, Vote};
@@ -20,7 +20,7 @@ pub enum Answer {
 impl World {
     /// Sends to every node of every other validator.
     pub fn broadcast(&mut self, from: usize, message: &Message) {
-        let message = through_the_wire(message);
+        let message = Rc::new(through_the_wire(message));
         for to in 0..self.nodes.len() {
             if self.nodes[to].validator != self.nodes[from].validator {
                 self.send_read(from, to, &message);
@@ -30,15 +30,15 @@ impl World {
 
     /// Sends to one node.
     pub fn send(&mut self, from: usize, to: usize, message: &Message) {
-        let message = through_the_wire(message);
+        let message = Rc::new(through_the_wire(message));
         self.send_read(from, to, &message);
     }
 
-    fn send_read(&mut self, from: usize, to: usize, message: &Message) {
+    fn send_read(&mut self, from: usize, to: usize, message: &Rc<Message>) {
         let copies = if self.faulty() && self.rng.percent(self.setup.faults.duplicates) { 2 } else { 1 };
         for _ in 0..copies {
             if let Some(delay) = self.travel(from, to) {
-                self.at(delay, Happening::Deliver { to, from, message: Box::new(message.clone()) });
+                self.at(delay, Happening::Deliver { to, from, message: message.clone() });
             }
         }
     }
@@ -97,26 +97,26 @@ impl World {
         self.at(next, Happening::Partition);
     }
 
-    pub fn deliver(&mut self, to: usize, from: usize, message: Message) {
+    pub fn deliver(&mut self, to: usize, from: usize, message: &Message) {
         if self.nodes[to].machine.is_none() {
             return;
         }
         let from_address = self.nodes[from].signer.address;
-        self.show(to, from, &message);
-        match self.nodes[to].sets.judge(self.keys.genesis(), &message) {
+        self.show(to, from, message);
+        match self.nodes[to].sets.judge(self.keys.genesis(), message) {
             Judgement::Check(checks) => {
                 if !checks.iter().all(|check| self.keys.holds(check)) {
                     return self.end_connection(to, from);
                 }
-                if let Message::Batch(batch) = &message
+                if let Message::Batch(batch) = message
                     && !self.has_good_transactions(&batch.batch)
                 {
                     self.marks.hit(Mark::BadTransactionsDropped);
                     return;
                 }
-                let digest = digest_of(&message) ^ (to as u64) << 8 ^ from as u64;
-                self.note(digest, || format!("{from} -> {to}: {}", describe(&message)));
-                self.handle(to, Event::Message { from: from_address, message });
+                let digest = digest_of(message) ^ (to as u64) << 8 ^ from as u64;
+                self.note(digest, || format!("{from} -> {to}: {}", describe(message)));
+                self.handle(to, Event::Message { from: from_address, message: message.clone() });
             }
             Judgement::Ahead => {
                 self.marks.hit(Mark::HeardAhead);
@@ -194,7 +194,7 @@ impl World {
             }
         };
         if let Some(delay) = self.travel(node, from) {
-            self.at(delay, Happening::Answer { to: from, from: node, answer });
+            self.at(delay, Happening::Answer { to: from, from: node, answer: Box::new(answer) });
         }
     }
 

@@ -177,7 +177,7 @@ impl World {
                 let done = self.nodes[node].busy_until.max(self.now) + self.rng.below(5);
                 self.nodes[node].busy_until = done;
                 let incarnation = self.nodes[node].incarnation;
-                self.at(done - self.now, Happening::Executed { to: node, incarnation, executed });
+                self.at(done - self.now, Happening::Executed { to: node, incarnation, executed: Box::new(executed) });
             }
             Action::Sets(sets) => self.nodes[node].sets = sets,
             Action::Evidence(evidence) => self.check_evidence(node, *evidence),

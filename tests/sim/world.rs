@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
+    rc::Rc,
     sync::Arc,
 };
 
@@ -34,7 +35,8 @@ pub enum Happening {
     Deliver {
         to: usize,
         from: usize,
-        message: Box<Message>,
+        /// Shared by all that it was sent to.
+        message: Rc<Message>,
     },
     /// What a node signed comes back to it.
     Own {
@@ -50,12 +52,12 @@ pub enum Happening {
     Answer {
         to: usize,
         from: usize,
-        answer: Answer,
+        answer: Box<Answer>,
     },
     Executed {
         to: usize,
         incarnation: u64,
-        executed: Executed,
+        executed: Box<Executed>,
     },
     Tick {
         to: usize,
@@ -233,7 +235,7 @@ impl World {
         // A storm of messages that feeds itself is a failure as well, and must not look like a slow machine.
         assert!(self.events < EVENTS_MAX, "{}: {EVENTS_MAX} events by {} ms", self.name(), self.now);
         match happening {
-            Happening::Deliver { to, from, message } => self.deliver(to, from, *message),
+            Happening::Deliver { to, from, message } => self.deliver(to, from, &message),
             Happening::Own { to, incarnation, messages } => {
                 if self.nodes[to].incarnation == incarnation {
                     for message in messages {
@@ -245,10 +247,13 @@ impl World {
                 self.note((to as u64) << 8 ^ from as u64 ^ 0xa5, || format!("{from} asks {to}: {fetch:?}"));
                 self.answer(to, from, fetch);
             }
-            Happening::Answer { to, from, answer } => self.take_answer(to, from, answer),
+            Happening::Answer { to, from, answer } => self.take_answer(to, from, *answer),
             Happening::Executed { to, incarnation, executed } => {
                 if self.nodes[to].incarnation == incarnation {
-                    self.handle(to, Event::Executed { executed, validators: self.genesis.validators.clone() });
+                    self.handle(
+                        to,
+                        Event::Executed { executed: *executed, validators: self.genesis.validators.clone() },
+                    );
                 }
             }
             Happening::Tick { to, incarnation } => {

@@ -181,15 +181,14 @@ fn a_quorums_tip_is_found_on_the_chain_and_beyond_what_is_held() {
     lanes.announce(0, &tips(2));
     lanes.announce(1, &tips(1));
     lanes.announce(2, &tips(0));
-    let quorum = set().quorum();
-    assert_eq!(lanes.tip_announced_by(1, Seq(0), 32, quorum, false), Some(chain[0].batch.tip()));
+    assert_eq!(lanes.tip_announced_by(1, Seq(0), 32, Backing::Quorum, false), Some(chain[0].batch.tip()));
     lanes.announce(3, &tips(2));
-    assert_eq!(lanes.tip_announced_by(1, Seq(0), 32, quorum, false), Some(chain[1].batch.tip()));
+    assert_eq!(lanes.tip_announced_by(1, Seq(0), 32, Backing::Quorum, false), Some(chain[1].batch.tip()));
     for place in 0..3 {
         lanes.announce(place, &tips(4));
     }
-    assert_eq!(lanes.tip_announced_by(1, Seq(0), 32, quorum, false), Some(chain[4].batch.tip()));
-    assert_ne!(lanes.tip_announced_by(1, Seq(0), 32, quorum, true), Some(chain[4].batch.tip()));
+    assert_eq!(lanes.tip_announced_by(1, Seq(0), 32, Backing::Quorum, false), Some(chain[4].batch.tip()));
+    assert_ne!(lanes.tip_announced_by(1, Seq(0), 32, Backing::Quorum, true), Some(chain[4].batch.tip()));
 }
 
 #[test]

@@ -282,7 +282,7 @@ impl Machine {
     /// The highest commit certificate of the current epoch in `blocks` up to which they link to the final tip and to their
     /// payload, and how many blocks that are.
     fn usable_range(&self, blocks: &[FetchedBlock]) -> Option<(Arc<Certificate>, usize)> {
-        let mut parent = self.chain.tip();
+        let mut parent = self.chain.tip().clone();
         let mut best = None;
         for (count, block) in (1usize..).zip(blocks) {
             let header = &block.header;

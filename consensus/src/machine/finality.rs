@@ -124,7 +124,7 @@ impl Machine {
         self.record_execution(executed.height, Record::Executed(executed), out);
         self.note_executed(executed);
         self.have.dirty = true;
-        if let Some(named) = self.chain.tip().header.map(|tip| tip.executed).filter(|x| x.height == executed.height) {
+        if let Some(named) = self.chain.tip().header().map(|tip| tip.executed).filter(|x| x.height == executed.height) {
             self.check_roots(named, out);
         }
     }

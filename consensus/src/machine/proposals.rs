@@ -12,7 +12,7 @@ use crate::{
     chain::{Block, Path},
     config::{BLOCK_BATCHES_MAX, CUT_ADVANCE_MAX},
     event::{Action, Alarm},
-    lanes::Missing,
+    lanes::{Backing, Missing},
     record::Record,
     unsigned::Unsigned,
 };
@@ -221,7 +221,7 @@ impl Machine {
                 false
             }
             Path::Open(path) => {
-                let mut parent = self.chain.tip();
+                let mut parent = self.chain.tip().clone();
                 let mut whole = true;
                 for header in path {
                     let base = parent.cut_for(header.epoch, header.cut.len());
@@ -311,7 +311,7 @@ impl Machine {
             return true;
         }
         let lags = self.chain.last_move(&parent.hash).is_some_and(|last| last > self.chain.tip().executed.height);
-        lags || self.next_cut(&parent, self.next_executed(&parent), self.agreement.set().quorum(), false).1
+        lags || self.next_cut(&parent, self.next_executed(&parent), Backing::Quorum, false).1
     }
 
     /// Rules P1, W1: proposes if this replica leads and there is reason enough.
@@ -347,16 +347,16 @@ impl Machine {
         let half_over = worked.is_some_and(|worked| worked >= half);
         if parent.height == self.last_height() && parent.epoch == self.agreement.epoch() {
             // Rule P5.
-            return parent.header.clone().filter(|_| half_over);
+            return parent.header().filter(|_| half_over).cloned();
         }
         let (epoch, set) = (self.agreement.epoch(), self.agreement.set());
         let executed = self.next_executed(parent);
-        let (mut cut, mut moves) = self.next_cut(parent, executed, set.quorum(), false);
+        let (mut cut, mut moves) = self.next_cut(parent, executed, Backing::Quorum, false);
         let last_move = self.chain.last_move(&parent.hash)?;
         let covers = executed.height >= last_move && parent.executed.height < last_move;
         if waited >= half {
             // A tip held here that only a weak quorum announced is work as well, after half the propose timeout.
-            let (weak_cut, weak_moves) = self.next_cut(parent, executed, set.weak_quorum(), true);
+            let (weak_cut, weak_moves) = self.next_cut(parent, executed, Backing::WeakQuorum, true);
             if weak_moves && !moves {
                 (cut, moves) = (weak_cut, weak_moves);
             }
@@ -387,8 +387,8 @@ impl Machine {
         }))
     }
 
-    /// The cut a child of `parent` may have by what `stake` announced, and whether it moves.
-    fn next_cut(&self, parent: &Block, executed: Executed, stake: Stake, held_only: bool) -> (Vec<Tip>, bool) {
+    /// The cut a child of `parent` may have by what `backing` announced, and whether it moves.
+    fn next_cut(&self, parent: &Block, executed: Executed, backing: Backing, held_only: bool) -> (Vec<Tip>, bool) {
         let set = self.agreement.set();
         let mut cut = parent.cut_for(self.agreement.epoch(), set.len());
         // Rule P2.6.
@@ -403,7 +403,7 @@ impl Machine {
         for place in places.iter().cycle().skip(first).take(places.len()) {
             let Some(tip) = usize::try_from(*place).ok().and_then(|at| cut.get_mut(at)) else { continue };
             let most = CUT_ADVANCE_MAX.min(left);
-            if let Some(next) = self.lanes.tip_announced_by(*place, tip.seq, most, stake, held_only) {
+            if let Some(next) = self.lanes.tip_announced_by(*place, tip.seq, most, backing, held_only) {
                 left = left.saturating_sub(next.seq.above(tip.seq));
                 *tip = next;
             }

@@ -1,0 +1,165 @@
+//! One lane: the chain accepted into it, what is ordered, and how far everybody announced it. Rules D2, D3, D4.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use tally_types::{Batch, Hash, Seq, Signature, SignedBatch, Stake, Tip, ValidatorSet};
+
+use crate::config::{ANNOUNCEMENTS_KEPT, LANE_WINDOW};
+
+/// One lane of the current epoch.
+#[derive(Debug, Default)]
+pub(super) struct Lane {
+    /// Highest accepted.
+    pub tip: Tip,
+    /// Up to which the final chain orders it.
+    pub ordered: Tip,
+    /// Accepted and above what is ordered and released, with the producer's signature (own ones get it a turn later).
+    pub chain: BTreeMap<Seq, (Hash, Option<Signature>)>,
+    /// Arrived before the one they follow.
+    pub early: BTreeMap<Seq, SignedBatch>,
+    /// Per validator, what it announced.
+    pub announced: Vec<Announced>,
+    /// How far a quorum, and a weak quorum, announced the chain accepted here. Counted when something changes: it is asked on
+    /// every turn, for every lane.
+    reached: Reached,
+}
+
+/// What one validator announced of a lane.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Announced {
+    /// Tips, latest last.
+    pub tips: VecDeque<Tip>,
+    /// The highest sequence among them.
+    pub highest: Seq,
+    /// Highest sequence up to which they announce the chain accepted here, counting links known here only. Rule D4.
+    pub on_chain: Seq,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Reached {
+    quorum: Seq,
+    weak: Seq,
+}
+
+/// How much stake must have announced a tip.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Backing {
+    Quorum,
+    WeakQuorum,
+}
+
+impl Backing {
+    pub fn stake(self, set: &ValidatorSet) -> Stake {
+        match self {
+            Backing::Quorum => set.quorum(),
+            Backing::WeakQuorum => set.weak_quorum(),
+        }
+    }
+}
+
+impl Lane {
+    /// The lane at the start of an epoch with `count` validators.
+    pub fn new(count: usize) -> Lane {
+        Lane { announced: vec![Announced::default(); count], ..Lane::default() }
+    }
+
+    pub fn is_on_chain(&self, tip: &Tip) -> bool {
+        *tip == self.ordered || self.chain.get(&tip.seq).is_some_and(|(digest, _)| *digest == tip.digest)
+    }
+
+    pub fn has_announced(&self, place: usize, tip: &Tip) -> bool {
+        self.announced.get(place).is_some_and(|announced| {
+            announced.tips.contains(tip) || (announced.on_chain >= tip.seq && self.is_on_chain(tip))
+        })
+    }
+
+    /// How far validators with `backing` announced the chain accepted here.
+    pub fn reached_by(&self, backing: Backing) -> Seq {
+        match backing {
+            Backing::Quorum => self.reached.quorum,
+            Backing::WeakQuorum => self.reached.weak,
+        }
+    }
+
+    /// Notes a tip that `place` announced. Rule D4.
+    pub fn announce(&mut self, place: usize, tip: &Tip, set: &ValidatorSet) {
+        let Some(announced) = self.announced.get_mut(place) else { return };
+        if *tip == Tip::START || announced.tips.back() == Some(tip) {
+            return;
+        }
+        announced.tips.push_back(*tip);
+        while announced.tips.len() > ANNOUNCEMENTS_KEPT {
+            announced.tips.pop_front();
+        }
+        let before = announced.on_chain;
+        self.count_place(place);
+        if self.announced.get(place).is_some_and(|announced| announced.on_chain != before) {
+            self.count_stake(set);
+        }
+    }
+
+    /// Makes a batch the tip.
+    pub fn put(&mut self, batch: &Batch, signature: Option<Signature>, set: &ValidatorSet) {
+        self.tip = batch.tip();
+        self.chain.insert(batch.seq(), (batch.digest(), signature));
+        // Whoever had announced it already is now known to be that far.
+        if self.announced.iter().any(|announced| announced.tips.contains(&self.tip)) {
+            self.count_all(set);
+        }
+    }
+
+    /// A final block orders the lane up to `tip`, which is above what was ordered. Rules D2, D3: a lane on another chain goes
+    /// on from there.
+    pub fn order(&mut self, tip: &Tip, set: &ValidatorSet) {
+        let on_chain = self.chain.get(&tip.seq).is_some_and(|(digest, _)| *digest == tip.digest);
+        if !on_chain {
+            self.tip = *tip;
+            self.chain.clear();
+            self.early.clear();
+        }
+        self.ordered = *tip;
+        // Some ordered links stay: late announcements still count for them, and a second batch still convicts.
+        let keep_from = Seq(tip.seq.0.saturating_sub(LANE_WINDOW));
+        self.chain = self.chain.split_off(&keep_from);
+        self.early = self.early.split_off(&tip.seq.next());
+        self.count_all(set);
+    }
+
+    /// Counts anew how far `place` announced the chain accepted here.
+    fn count_place(&mut self, place: usize) {
+        let Some(announced) = self.announced.get(place) else { return };
+        let on_chain = announced.tips.iter().filter(|tip| self.is_on_chain(tip)).map(|tip| tip.seq).max();
+        let highest = announced.tips.iter().map(|tip| tip.seq).max();
+        if let Some(announced) = self.announced.get_mut(place) {
+            announced.on_chain = on_chain.unwrap_or_default();
+            announced.highest = highest.unwrap_or_default();
+        }
+    }
+
+    /// Counts anew how far the chain is announced by how much stake: the weighted quantiles of how far each validator is.
+    fn count_stake(&mut self, set: &ValidatorSet) {
+        let places = set.places().zip(&self.announced);
+        let mut far: Vec<(Seq, u32)> = places.map(|(place, announced)| (announced.on_chain, place)).collect();
+        far.sort_unstable_by(|one, two| two.cmp(one));
+        self.reached = Reached::default();
+        let (mut sum, mut weak_counted) = (Stake::ZERO, false);
+        for (seq, place) in far {
+            sum = Stake(sum.0.saturating_add(set.stake(place).0));
+            if !weak_counted && sum >= set.weak_quorum() {
+                (self.reached.weak, weak_counted) = (seq, true);
+            }
+            if sum >= set.quorum() {
+                self.reached.quorum = seq;
+                return;
+            }
+        }
+    }
+
+    /// The chain accepted here has changed.
+    fn count_all(&mut self, set: &ValidatorSet) {
+        for place in 0..self.announced.len() {
+            self.count_place(place);
+        }
+        self.count_stake(set);
+    }
+}
