@@ -3,8 +3,11 @@
 use std::collections::HashMap;
 
 use tally_consensus::{Alarm, Evidence, EvidenceKind, Message, Order, Reject, Unsigned};
-use tally_ledger::{BlockInput, LaneInput};
-use tally_types::{Epoch, Hash, Header, Height, VoteKind, header::Executed, signature::SignatureCheck};
+use tally_ledger::{BlockInput, ExecutedTransaction, LaneInput};
+use tally_types::{
+    Address, Epoch, Genesis, Hash, Header, Height, Nonce, UnixMillis, VoteKind, header::Executed,
+    signature::SignatureCheck,
+};
 
 use crate::{marks::Mark, world::World};
 
@@ -21,6 +24,12 @@ pub enum Violation {
     RanTwice,
     /// A transaction ran that no node ever admitted.
     NeverAdmitted,
+    /// Two transactions of one sender ran with one nonce.
+    NonceTwice,
+    /// A transaction ran in a block later than it allows.
+    Expired,
+    /// A final block is no later than its parent.
+    Time,
     /// An honest key signed two things where it may sign one.
     SignedTwice,
     /// A node without its journal signed too early. Rule R3.
@@ -53,7 +62,11 @@ pub struct Checkers {
     signed: HashMap<(usize, Kind, u64, u64), Hash>,
     /// The chain, by height: the first node to call a block final decides, the others must agree.
     pub chain: Vec<Hash>,
+    /// Times of that chain's blocks.
+    times: Vec<UnixMillis>,
     roots: HashMap<Height, Executed>,
+    /// The transaction that used a nonce.
+    nonces: HashMap<(Address, Nonce), Hash>,
     /// Executed transactions, with the height and place that executed them.
     pub executed: HashMap<Hash, (Height, u32)>,
     /// Who convicted whom of what.
@@ -64,8 +77,14 @@ pub struct Checkers {
 }
 
 impl Checkers {
-    pub fn new(genesis: Hash) -> Checkers {
-        Checkers { chain: vec![genesis], ..Checkers::default() }
+    /// For a chain that begins with this block and this state.
+    pub fn new(genesis: &Genesis, executed: Executed) -> Checkers {
+        Checkers {
+            chain: vec![genesis.chain.genesis_hash],
+            times: vec![genesis.time],
+            roots: HashMap::from([(Height::ZERO, executed)]),
+            ..Checkers::default()
+        }
     }
 }
 
@@ -136,7 +155,7 @@ impl World {
         if self.nodes[node].honest {
             self.check_block(node, &header, executed);
             for done in &outcome.transactions {
-                self.check_transaction(node, done.receipt.tx_id, (header.height, done.receipt.index));
+                self.check_transaction(node, &header, done);
                 if done.receipt.result.is_err() {
                     self.marks.hit(Mark::FailedWithFee);
                 }
@@ -154,7 +173,11 @@ impl World {
     fn check_block(&mut self, node: usize, header: &Header, executed: Executed) {
         let height = header.height.0 as usize;
         if self.checkers.chain.len() == height {
+            if self.checkers.times.last().is_some_and(|parent| header.time <= *parent) {
+                self.violate(Violation::Time, format!("{header:?} at {:?} is no later than its parent", header.time));
+            }
             self.checkers.chain.push(header.hash());
+            self.checkers.times.push(header.time);
         }
         if self.checkers.chain.get(height) != Some(&header.hash()) {
             self.violate(Violation::Fork, format!("{node} has {header:?} final at height {height}"));
@@ -167,9 +190,15 @@ impl World {
         if known != executed {
             self.violate(Violation::Roots, format!("{node} has another state at height {height}"));
         }
+        // A final header certifies the state it names: somebody honest compared it before it voted.
+        if self.checkers.roots.get(&header.executed.height) != Some(&header.executed) {
+            self.violate(Violation::Roots, format!("{header:?} names {:?}", header.executed));
+        }
     }
 
-    fn check_transaction(&mut self, node: usize, id: Hash, place: (Height, u32)) {
+    fn check_transaction(&mut self, node: usize, header: &Header, done: &ExecutedTransaction) {
+        let (id, place) = (done.receipt.tx_id, (header.height, done.receipt.index));
+        let body = done.transaction.body();
         self.clients.pending.remove(&id);
         let known = *self.checkers.executed.entry(id).or_insert(place);
         if known != place {
@@ -177,6 +206,13 @@ impl World {
         }
         if !self.clients.admitted.contains(&id) {
             self.violate(Violation::NeverAdmitted, format!("{node} executes {id:?}"));
+        }
+        let used_by = *self.checkers.nonces.entry((body.sender, body.nonce)).or_insert(id);
+        if used_by != id {
+            self.violate(Violation::NonceTwice, format!("{node} executes {id:?} with the nonce of {used_by:?}"));
+        }
+        if body.expire_time < header.time {
+            self.violate(Violation::Expired, format!("{node} executes {id:?} at {:?}", header.time));
         }
     }
 

@@ -25,6 +25,8 @@ pub struct Load {
     pub creations: u64,
     /// Of these, percent, are wrong in some way.
     pub invalid: u64,
+    /// Of these, percent, go to a second node as well: the same again, or another one with the same nonce.
+    pub doubles: u64,
     /// Now and then hundreds come at once.
     pub floods: bool,
 }
@@ -35,7 +37,7 @@ impl Load {
     }
 
     pub fn payments(per_second: u64) -> Load {
-        Load { per_second, creations: 0, invalid: 0, floods: false }
+        Load { per_second, creations: 0, invalid: 0, doubles: 0, floods: false }
     }
 
     pub fn drawn(rng: &mut Rng) -> Load {
@@ -43,6 +45,7 @@ impl Load {
             per_second: rng.choose(&[0, 5, 20, 60]),
             creations: rng.choose(&[0, 10, 50]),
             invalid: rng.choose(&[0, 10, 50]),
+            doubles: rng.choose(&[0, 10, 30]),
             floods: rng.percent(15),
         }
     }
@@ -85,6 +88,7 @@ struct Draft {
     wrong: Wrong,
     creation: bool,
     now: u64,
+    lasts_ms: u64,
 }
 
 impl World {
@@ -124,23 +128,55 @@ impl World {
         self.clients.pending.values().filter(|taker| owes(taker)).count()
     }
 
-    /// One submission, up to its admission by the production rules.
+    /// One submission to a node, up to its admission by the production rules.
     fn submit(&mut self, client: usize, node: usize) -> Option<Bytes> {
-        let machine = self.nodes[node].machine.as_ref()?;
-        if machine.room() == 0 {
+        if self.nodes[node].machine.as_ref()?.room() == 0 {
             self.marks.hit(Mark::NoRoom);
             return None;
         }
+        let draft = self.draft(client);
+        let bytes = transaction(&self.genesis, &self.keys, &mut self.rng, &draft);
+        let admitted = self.admit(node, &draft, bytes.clone());
+        if self.rng.percent(self.setup.load.doubles) {
+            self.submit_double(&draft, bytes);
+        }
+        admitted
+    }
+
+    /// The same transaction, or another with its nonce, to some node: one of the two runs.
+    fn submit_double(&mut self, draft: &Draft, bytes: Bytes) {
+        let node = self.rng.index(self.nodes.len());
+        let other = self.rng.percent(50);
+        let bytes = if other { transaction(&self.genesis, &self.keys, &mut self.rng, draft) } else { bytes };
+        if self.nodes[node].machine.as_ref().is_some_and(|machine| machine.room() > 0)
+            && let Some(bytes) = self.admit(node, draft, bytes)
+        {
+            self.marks.hit(if other { Mark::DoubleSpend } else { Mark::SentTwice });
+            self.handle(node, Event::Transactions(vec![bytes]));
+        }
+    }
+
+    fn draft(&mut self, client: usize) -> Draft {
         let wrong = if self.rng.percent(self.setup.load.invalid) {
             use Wrong::{Expired, Forged, Garbage, Unfunded, UsedNonce};
             self.rng.choose(&[Unfunded, Forged, Garbage, Expired, UsedNonce])
         } else {
             Wrong::Nothing
         };
+        let next = self.clients.nonces[client] + 1;
+        let nonce = match wrong {
+            // Some lie at the end of the window, where what was used is forgotten.
+            Wrong::UsedNonce => next.saturating_sub(self.rng.choose(&[1, 2, 127, 128, 129, 130])).max(1),
+            _ => next,
+        };
+        let lasts_ms = if self.rng.percent(10) { 500 + self.rng.below(5000) } else { 3_600_000 };
         let creation = self.rng.percent(self.setup.load.creations);
-        let nonce = self.clients.nonces[client] + 1;
-        let draft = Draft { client, nonce, wrong, creation, now: self.now };
-        let bytes = transaction(&self.genesis, &self.keys, &mut self.rng, &draft);
+        Draft { client, nonce, wrong, creation, now: self.now, lasts_ms }
+    }
+
+    /// What the API of a node does with a submission. The bytes, if it takes them.
+    fn admit(&mut self, node: usize, draft: &Draft, bytes: Bytes) -> Option<Bytes> {
+        let Draft { client, wrong, .. } = *draft;
         self.clients.submitted += 1;
         let now = UnixMillis(START_MS + self.now);
         let verified = SignedTransaction::parse(&bytes, &self.genesis.chain)
@@ -154,9 +190,7 @@ impl World {
             self.note(client as u64 ^ 0xce, || format!("{node} refuses a transaction of client {client}: {wrong:?}"));
             return None;
         };
-        if matches!(wrong, Wrong::Nothing | Wrong::Unfunded) {
-            self.clients.nonces[client] = nonce;
-        }
+        self.clients.nonces[client] = self.clients.nonces[client].max(draft.nonce);
         self.clients.admitted.insert(admitted.id());
         self.clients.pending.insert(admitted.id(), (node, self.nodes[node].incarnation));
         Some(bytes)
@@ -178,13 +212,14 @@ fn transaction(genesis: &Genesis, keys: &Keys, rng: &mut Rng, draft: &Draft) -> 
         let amount = if draft.wrong == Wrong::Unfunded { u64::MAX >> 2 } else { 1 + rng.below(1000) };
         v1::operation::Operation::Transfer(v1::Transfer { recipient, amount })
     };
-    let unix_s = (START_MS + draft.now) as i64 / 1000;
-    let seconds = if draft.wrong == Wrong::Expired { unix_s - 10 } else { unix_s + 3600 };
+    let unix_ms = (START_MS + draft.now) as i64;
+    let expires_ms = if draft.wrong == Wrong::Expired { unix_ms - 10_000 } else { unix_ms + draft.lasts_ms as i64 };
+    let (seconds, nanos) = (expires_ms / 1000, (expires_ms % 1000) as i32 * 1_000_000);
     let body = v1::TransactionBody {
         chain_id: genesis.chain.id.clone(),
         sender: sender.to_string(),
-        nonce: if draft.wrong == Wrong::UsedNonce { 1 } else { draft.nonce },
-        expire_time: Some(prost_types::Timestamp { seconds, nanos: 0 }),
+        nonce: draft.nonce,
+        expire_time: Some(prost_types::Timestamp { seconds, nanos }),
         max_fee: Amount::SUPPLY_MAX.0,
         memo: String::new(),
         operations: vec![v1::Operation { operation: Some(operation) }],

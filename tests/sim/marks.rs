@@ -83,6 +83,10 @@ marks! {
     RingPartition,
     /// A transaction was refused at admission.
     Refused,
+    /// A transaction was taken by two nodes.
+    SentTwice,
+    /// Two transactions with one nonce were taken, mostly by two nodes.
+    DoubleSpend,
     /// A node had no room for more transactions.
     NoRoom,
     /// An executed transaction failed and paid its fee.

@@ -135,7 +135,7 @@ impl World {
             nodes,
             events: 0,
             marks: Marks::default(),
-            checkers: Checkers::new(hash),
+            checkers: Checkers::new(&genesis, ledger.executed()),
             clients: Clients::default(),
             keys: Keys::new(setup.seed, hash),
             genesis_executed: ledger.executed(),

@@ -8,6 +8,7 @@ mod double_commit;
 mod double_prepare;
 mod eager_voter;
 mod equivocating_leader;
+mod every_trick;
 mod false_answers;
 mod false_have;
 mod far_views;
@@ -56,15 +57,17 @@ pub enum Kind {
     SelectiveSending,
     FarViews,
     Replay,
+    EveryTrick,
     /// Two honest machines with one key, each with its own journal.
     Twins,
 }
 
 impl Kind {
     /// Those whose misdeeds add up when several act in one world: two blocks in a view, and votes for both.
-    pub const CONSPIRATORS: [Kind; 4] = [Kind::EquivocatingLeader, Kind::EagerVoter, Kind::Amnesia, Kind::Twins];
+    pub const CONSPIRATORS: [Kind; 5] =
+        [Kind::EquivocatingLeader, Kind::EagerVoter, Kind::Amnesia, Kind::EveryTrick, Kind::Twins];
 
-    pub const ALL: [Kind; 20] = [
+    pub const ALL: [Kind; 21] = [
         Kind::EquivocatingLeader,
         Kind::DoublePrepare,
         Kind::DoubleCommit,
@@ -84,6 +87,7 @@ impl Kind {
         Kind::SelectiveSending,
         Kind::FarViews,
         Kind::Replay,
+        Kind::EveryTrick,
         Kind::Twins,
     ];
 
@@ -108,6 +112,7 @@ impl Kind {
             Kind::SelectiveSending => Box::<selective_sending::SelectiveSending>::default(),
             Kind::FarViews => Box::new(far_views::FarViews),
             Kind::Replay => Box::<replay::Replay>::default(),
+            Kind::EveryTrick => Box::<every_trick::EveryTrick>::default(),
             Kind::Twins => return None,
         })
     }
@@ -120,6 +125,7 @@ impl Kind {
             Kind::DoubleCommit => &[EvidenceKind::DoubleCommit],
             Kind::LaneEquivocation => &[EvidenceKind::DoubleBatch],
             Kind::Amnesia => &[EvidenceKind::HiddenCommit],
+            Kind::EveryTrick => &[EvidenceKind::DoubleProposal, EvidenceKind::HiddenCommit],
             Kind::Twins => &[EvidenceKind::DoubleProposal, EvidenceKind::DoubleBatch],
             _ => &[],
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tally_consensus::Message;
-use tally_types::{Certificate, Hash, View, VoteKind};
+use tally_types::{Certificate, Hash, View, VoteKind, certificate::CertificateSignature, vote::Ballot};
 
 use super::{Behaviour, Scene};
 
@@ -46,7 +46,7 @@ impl Behaviour for StaleCertificates {
             return;
         }
         let mut certificate = Certificate::clone(&self.seen[scene.rng.index(self.seen.len())]);
-        match scene.rng.below(8) {
+        match scene.rng.below(10) {
             0 => {}
             1 => certificate.view = View(certificate.view.0 + 1),
             2 => certificate.block = Hash::of(b"mine"),
@@ -59,6 +59,21 @@ impl Behaviour for StaleCertificates {
                 certificate.signatures.insert(0, first);
             }
             6 => certificate.kind = VoteKind::Commit,
+            7 => certificate.epoch = certificate.epoch.next(),
+            // It alone, as often as a quorum has members.
+            8 => {
+                let ballot = Ballot::Commit(certificate.view, certificate.block);
+                if let Message::Vote(vote) = scene.sign_ballot(certificate.epoch, ballot, None) {
+                    let own = CertificateSignature {
+                        signer: vote.signer,
+                        highest_view: View::ZERO,
+                        signature: vote.signature,
+                    };
+                    certificate.kind = VoteKind::Commit;
+                    certificate.highest = None;
+                    certificate.signatures.iter_mut().for_each(|part| *part = own.clone());
+                }
+            }
             _ => certificate.highest = None,
         }
         let certificate = Some(Arc::new(certificate));

@@ -230,9 +230,9 @@ impl<'a> SectorReader<'a> {
         Ok(rest.get(..size).unwrap_or(rest))
     }
 
-    /// The next sector at or after `offset` whose checksum holds, and whether any byte before it was not zero.
-    pub fn next_survivor(&mut self, mut offset: u64) -> io::Result<(Option<Survivor>, bool)> {
-        let (framing, mut garbage) = (self.framing, false);
+    /// The next sector at or after `offset` whose checksum holds, and how many bits before it are set.
+    pub fn next_survivor(&mut self, mut offset: u64) -> io::Result<(Option<Survivor>, u64)> {
+        let (framing, mut garbage) = (self.framing, 0);
         loop {
             let sector = self.sector(offset)?;
             if sector.is_empty() {
@@ -241,7 +241,7 @@ impl<'a> SectorReader<'a> {
             if let Some((shape, place)) = framing.check(offset, sector) {
                 return Ok((Some(Survivor { offset, shape, place }), garbage));
             }
-            garbage |= sector.iter().any(|byte| *byte != 0);
+            garbage += sector.iter().map(|byte| u64::from(byte.count_ones())).sum::<u64>();
             offset += framing.sector_bytes as u64;
         }
     }

@@ -6,8 +6,8 @@
 //! What is taken for a torn tail: in the last segment, a group that has lost a vital record in both copies, or of which
 //! no sector is left, with no valid sector of any group behind it. Everything else that does not check is damage. A
 //! segment with another file behind it, even an unfinished one, has no torn tail: rotation follows a successful sync. If
-//! that file says that it begins with the very next group, bytes between the two were never a group: a bit that flipped in
-//! the zeros written ahead costs nothing.
+//! that file says that it begins with the very next group, bytes between the two were never a group. Nor is a single bit that
+//! is set there, whatever that file says: a bit that flipped in the zeros written ahead costs nothing.
 
 use std::sync::Arc;
 
@@ -308,10 +308,12 @@ impl Scan {
             let damaged = |found| JournalError::Damaged { file: shown.clone(), offset, sequence, found };
             let (survivor, garbage) = reader.next_survivor(offset).map_err(failed)?;
             let Some(survivor) = survivor else {
-                if garbage && segment.sealed {
-                    self.litter = Some(damaged(Damage::BothCopies));
-                } else if garbage {
-                    self.cut(disk, segment, damaged(Damage::BothCopies))?;
+                match garbage {
+                    0 => {}
+                    // One bit flipped in the zeros written ahead: a group is two sectors at least, and leaves more of itself.
+                    1 if segment.sealed => self.littered.push((index, offset)),
+                    _ if segment.sealed => self.litter = Some(damaged(Damage::BothCopies)),
+                    _ => self.cut(disk, segment, damaged(Damage::BothCopies))?,
                 }
                 return Ok(());
             };
