@@ -9,10 +9,14 @@ use super::{Behaviour, Scene};
 
 /// Blocks remembered, so that each gets its votes once.
 const KEPT: usize = 256;
+/// Views ahead of its own in which it believes: those of liars would push out what it remembers.
+const AHEAD: u64 = 16;
 
 #[derive(Default)]
 pub struct EagerVoter {
     voted: BTreeSet<(Epoch, View, Hash)>,
+    /// What it no longer remembers ends here: voting for that again, two of this kind would answer each other for ever.
+    forgot: Option<(Epoch, View, Hash)>,
 }
 
 impl Behaviour for EagerVoter {
@@ -22,13 +26,14 @@ impl Behaviour for EagerVoter {
             Message::Vote(vote) if vote.kind == VoteKind::Prepare => (vote.epoch, vote.view, vote.block),
             _ => return,
         };
-        if self.voted.insert((epoch, view, block)) {
+        let believes = scene.status.as_ref().is_some_and(|at| epoch <= at.epoch && view <= at.view.plus(AHEAD));
+        if believes && Some((epoch, view, block)) > self.forgot && self.voted.insert((epoch, view, block)) {
             for ballot in [Ballot::Prepare(view, block), Ballot::Commit(view, block)] {
                 let vote = scene.sign_ballot(epoch, ballot, None);
                 scene.say(None, vote);
             }
             if self.voted.len() > KEPT {
-                self.voted.pop_first();
+                self.forgot = self.voted.pop_first();
             }
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tally_consensus::Message;
-use tally_types::{Certificate, Hash, Proposal};
+use tally_types::{Certificate, Epoch, Proposal, View};
 
 use super::{Behaviour, Scene};
 
@@ -14,8 +14,9 @@ const KEPT: usize = 32;
 pub struct RelayedJustification {
     /// Certificates that verify: what its machine was let in with, and what others sent.
     valid: Vec<Arc<Certificate>>,
-    /// The block relayed last: each once, or two of this kind would relay each other's relays for ever.
-    relayed: Option<Hash>,
+    /// The highest view of which a proposal was relayed: only later ones are, or two of this kind would relay each other's
+    /// relays for ever.
+    relayed: Option<(Epoch, View)>,
 }
 
 impl RelayedJustification {
@@ -39,10 +40,11 @@ impl Behaviour for RelayedJustification {
         self.valid.extend(scene.machine.and_then(|machine| machine.agreement().entry().cloned()));
         let excess = self.valid.len().saturating_sub(KEPT);
         self.valid.drain(..excess);
-        if self.relayed == Some(proposal.header.hash()) {
+        let place = Some((proposal.epoch, proposal.view));
+        if place <= self.relayed {
             return;
         }
-        self.relayed = Some(proposal.header.hash());
+        self.relayed = place;
         if let Some(other) = self.another(scene, proposal) {
             let justification_bytes = Bytes::from(other.encode());
             let relayed = Proposal { justification: Some(other), justification_bytes, ..Proposal::clone(proposal) };
