@@ -42,19 +42,20 @@ impl Seeds {
         }
         let first = read("SIM_FIRST").unwrap_or(0);
         let range = first..first + read("SIM_SEEDS").unwrap_or(default);
-        let (shard, shards) = match text("SIM_SHARD") {
-            None => (0, 1),
-            Some(text) => {
-                let parts = text.split_once('/').and_then(|(one, of)| Some((one.parse().ok()?, of.parse().ok()?)));
-                parts.filter(|(shard, shards)| shard < shards).expect("SIM_SHARD is a shard of many, as in 0/4")
-            }
-        };
+        let (shard, shards) = shard_of("SIM_SHARD");
         Seeds { range, shard, shards }
     }
 
     fn iter(&self) -> impl Iterator<Item = u64> + '_ {
         self.range.clone().filter(|seed| seed % self.shards == self.shard)
     }
+}
+
+/// Which part of a campaign this process runs, of how many: 0 of 1 unless the variable `name` says "1/4".
+pub fn shard_of(name: &str) -> (u64, u64) {
+    let Ok(text) = std::env::var(name) else { return (0, 1) };
+    let parts = text.split_once('/').and_then(|(one, of)| Some((one.parse().ok()?, of.parse().ok()?)));
+    parts.filter(|(shard, shards)| shard < shards).unwrap_or_else(|| panic!("{name} is a shard of many, as in 0/4"))
 }
 
 /// Runs the world of `setup` through its faults, and to the progress that must follow.

@@ -34,6 +34,8 @@ pub enum Violation {
     SignedTwice,
     /// A node without its journal signed too early. Rule R3.
     SignedTooEarly,
+    /// A journal lacks what was synced, and says nothing.
+    Forgotten,
     /// Evidence against an honest validator, or that proves nothing.
     BadEvidence,
     /// An alarm that no faulty leader explains.
@@ -94,7 +96,7 @@ impl World {
         format!("seed {}", self.setup.seed)
     }
 
-    fn violate(&mut self, violation: Violation, what: String) {
+    pub fn violate(&mut self, violation: Violation, what: String) {
         self.note(violation as u64, || format!("VIOLATION {violation:?}: {what}"));
         assert!(self.setup.tolerant, "{}: {violation:?}: {what}", self.name());
         self.checkers.violations.push((violation, what));

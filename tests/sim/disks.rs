@@ -21,7 +21,7 @@ impl World {
                 // The whole disk is gone: the node finds an empty journal where there was one, and follows. Rule R3 makes
                 // that safe, so it is still held to what it signed.
                 self.nodes[node].lose_disk();
-                self.nodes[node].wrote = true;
+                self.nodes[node].synced = 1;
                 self.note(node as u64 ^ 0xd1, || format!("the disk of {node} is gone"));
             }
             2 => {

@@ -54,6 +54,17 @@ fn below_a_third_the_same_attack_makes_no_fork() {
     }
 }
 
+/// A quorum is more than two thirds: with exactly a third against them the others may stand still, but never disagree.
+#[test]
+fn exactly_a_third_makes_no_fork() {
+    for (stakes, twins) in [(&[1, 1, 1][..], &[2][..]), (&[1, 1, 1, 1, 1, 1], &[4, 5]), (&[2, 3, 1, 3], &[3])] {
+        for seed in 0..3 {
+            let world = divided_by_twins(seed, stakes, twins);
+            assert!(world.checkers.violations.is_empty(), "seed {seed}: {:?}", world.checkers.violations);
+        }
+    }
+}
+
 /// The other checkers report as well: an honest validator that votes on with an empty journal signs things twice.
 #[test]
 fn a_validator_that_forgot_what_it_signed_is_reported() {

@@ -21,4 +21,5 @@ mod scenarios;
 mod setup;
 mod trace;
 mod turns;
+mod twins;
 mod world;

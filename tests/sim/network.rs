@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, rc::Rc, sync::Arc};
 
 use tally_consensus::{Event, Fetch, FetchedBlock, Judgement, Message, Reject};
-use tally_types::{Batch, Certificate, Have, Header, Proposal, SignedBatch, SignedTransaction, ViewChange, Vote};
+use tally_types::{Batch, Certificate, Have, Header, Proposal, SignedBatch, SignedTransaction, View, ViewChange, Vote};
 
 use crate::{
     marks::Mark,
@@ -15,6 +15,15 @@ pub enum Answer {
     Headers(Vec<Header>),
     Batches(Vec<Batch>),
     Blocks(Vec<FetchedBlock>),
+}
+
+/// A network divided in two for what is said in one view, from the first word of that view on.
+#[derive(Clone, Copy, Debug)]
+pub struct Division {
+    /// Bit n is the side of node n.
+    pub sides: u32,
+    pub lasts_ms: u64,
+    pub until: Option<u64>,
 }
 
 impl World {
@@ -35,6 +44,9 @@ impl World {
     }
 
     fn send_read(&mut self, from: usize, to: usize, message: &Rc<Message>) {
+        if self.are_divided(from, to, view_of(message)) {
+            return;
+        }
         let copies = if self.faulty() && self.rng.percent(self.setup.faults.duplicates) { 2 } else { 1 };
         for _ in 0..copies {
             if let Some(delay) = self.travel(from, to) {
@@ -62,6 +74,20 @@ impl World {
 
     fn is_cut(&self, from: usize, to: usize) -> bool {
         self.cut.get(from * self.nodes.len() + to).copied().unwrap_or(false)
+    }
+
+    /// Whether what is said in a view does not get from one node to the other; without a view: in that of the speaker.
+    fn are_divided(&mut self, from: usize, to: usize, view: Option<View>) -> bool {
+        if self.divisions.is_empty() {
+            return false;
+        }
+        let view = view.or_else(|| self.status(from).map(|status| status.view)).unwrap_or_default();
+        let now = self.now;
+        let division = view.previous().and_then(|before| self.divisions.get_mut(before.0 as usize));
+        division.is_some_and(|division| {
+            let until = *division.until.get_or_insert(now + division.lasts_ms);
+            now < until && (division.sides >> from ^ division.sides >> to) & 1 == 1
+        })
     }
 
     /// Which pairs cannot talk, from now on.
@@ -193,6 +219,9 @@ impl World {
                 twisted.expect("every behaviour answers something")
             }
         };
+        if self.are_divided(node, from, None) {
+            return;
+        }
         if let Some(delay) = self.travel(node, from) {
             self.at(delay, Happening::Answer { to: from, from: node, answer: Box::new(answer) });
         }
@@ -228,6 +257,16 @@ impl World {
             }
         };
         self.handle(to, event);
+    }
+}
+
+/// The view a message speaks in, if it names one.
+fn view_of(message: &Message) -> Option<View> {
+    match message {
+        Message::Proposal(proposal) => Some(proposal.view),
+        Message::Vote(vote) => Some(vote.view),
+        Message::ViewChange(change) => Some(change.view),
+        Message::Batch(_) | Message::Have(_) | Message::Certificates { .. } => None,
     }
 }
 

@@ -12,6 +12,7 @@ use tally_types::{Epoch, Height, UnixMillis, header::Executed};
 
 use crate::{
     byzantine::Behaviour,
+    checkers::Violation,
     keys::{self, Signer},
     marks::Mark,
     setup::START_MS,
@@ -48,8 +49,8 @@ pub struct Node {
     /// When the next tick is due, in the world's time.
     pub tick_at: u64,
     pub busy_until: u64,
-    /// Something it wrote was synced once.
-    pub wrote: bool,
+    /// Groups of its journal that were synced.
+    pub synced: u64,
     pub clock: Clock,
     /// It runs without the journal it once had, and must not sign up to this epoch.
     pub forbidden: Option<Epoch>,
@@ -101,7 +102,7 @@ impl Node {
             was_proposed_to: false,
             tick_at: u64::MAX,
             busy_until: 0,
-            wrote: false,
+            synced: 0,
             clock: Clock::default(),
             forbidden: None,
             refused: false,
@@ -112,7 +113,7 @@ impl Node {
     pub fn lose_disk(&mut self) {
         self.disk = SimDisk::new();
         self.snapshot = None;
-        self.wrote = false;
+        self.synced = 0;
     }
 
     /// Execution up to `height` is durable in the journal.
@@ -196,8 +197,9 @@ impl World {
             }
         };
         self.mark_recovery(&recovered);
+        self.check_recovery(node, &recovered);
         // As `run::open`: a journal that ends below what is known to have been durable in it has lost records. Rule R3.
-        let lost = (records == 0 && self.nodes[node].wrote) || machine.status().final_height < covered.height;
+        let lost = (records == 0 && self.nodes[node].synced > 0) || machine.status().final_height < covered.height;
         if lost && voting == Voting::Allowed {
             let excused = !self.nodes[node].honest || self.setup.faults.rotting.contains(&node);
             assert!(excused, "{}: {node} has lost its journal by itself", self.name());
@@ -224,6 +226,7 @@ impl World {
         let mut out = Vec::new();
         machine.resume(self.clock_of(node), &mut out);
         self.nodes[node].machine = Some(machine);
+        self.nodes[node].synced = journal.groups();
         self.nodes[node].journal = Some(journal);
         self.carry_out(node, out);
         self.tick_later(node);
@@ -267,6 +270,19 @@ impl World {
         }
         if !recovered.repaired.is_empty() || recovered.headers_repaired + recovered.litter_cut > 0 {
             self.marks.hit(Mark::JournalRepaired);
+        }
+    }
+
+    /// What was synced is there again. Damage in both copies of the very last group looks like a torn tail, rule R2 says; any
+    /// other is refused, never passed over. A journal that is empty is one that was lost.
+    fn check_recovery(&mut self, node: usize, recovered: &Recovered) {
+        let synced = self.nodes[node].synced;
+        let may_lack = if self.setup.faults.rotting.contains(&node) { 1 } else { 0 };
+        if recovered.groups > 0 && recovered.groups + may_lack < synced {
+            self.violate(
+                Violation::Forgotten,
+                format!("{node} starts with {recovered:?} where {synced} groups were synced"),
+            );
         }
     }
 

@@ -121,8 +121,9 @@ impl World {
         }
         if any {
             journal.sync()?;
+            let groups = journal.groups();
             let state = &mut self.nodes[node];
-            state.wrote = true;
+            state.synced = groups;
             if let Some(height) = executed {
                 state.note_durable(height);
             }

@@ -19,7 +19,7 @@ use crate::{
     clients::Clients,
     keys::Keys,
     marks::Marks,
-    network::Answer,
+    network::{Answer, Division},
     node::{Node, Stop},
     rng::Rng,
     setup::Setup,
@@ -107,6 +107,8 @@ pub struct World {
     pub trace: Trace,
     /// Pairs that cannot talk now, by sender and receiver.
     pub cut: Vec<bool>,
+    /// How the network is divided in the first views.
+    pub divisions: Vec<Division>,
     /// Until when a node has hung up on another.
     pub hung_up: HashMap<(usize, usize), u64>,
     /// Whether the transactions of a batch are well formed and signed.
@@ -116,7 +118,11 @@ pub struct World {
 
 impl World {
     pub fn new(setup: Setup, reading: bool) -> World {
-        let genesis = Arc::new(setup.genesis());
+        World::on(Arc::new(setup.genesis()), setup, reading)
+    }
+
+    /// A world of `setup` on its genesis, for whoever makes many on one.
+    pub fn on(genesis: Arc<Genesis>, setup: Setup, reading: bool) -> World {
         let ledger = Ledger::genesis(&genesis);
         let hash = genesis.chain.genesis_hash;
         let mut nodes: Vec<Node> = (0..setup.stakes.len()).map(|place| Node::new(place, &genesis)).collect();
@@ -143,6 +149,7 @@ impl World {
             genesis,
             trace: Trace::new(reading),
             cut: Vec::new(),
+            divisions: Vec::new(),
             hung_up: HashMap::new(),
             good_batches: HashMap::new(),
             queue: BTreeMap::new(),

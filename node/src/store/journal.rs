@@ -361,6 +361,11 @@ impl Journal {
         Ok(())
     }
 
+    /// How many groups it holds, all of them durable.
+    pub fn groups(&self) -> u64 {
+        self.next_sequence.saturating_sub(1)
+    }
+
     /// Where the next record will lie.
     pub fn position(&self) -> Result<Position, JournalError> {
         let (segment, offset) = self.next_group()?;
