@@ -19,6 +19,7 @@ mod regressions;
 mod rng;
 mod scenarios;
 mod setup;
+mod storage;
 mod trace;
 mod turns;
 mod twins;

@@ -96,6 +96,13 @@ impl World {
             Action::Persist(record) => Some(record),
             _ => None,
         });
+        if let Some(tape) = self.tape.as_mut().filter(|tape| tape.node == node) {
+            let group: Vec<_> = records.clone().map(raw).collect();
+            if !group.is_empty() {
+                tape.groups.push(group);
+                tape.acknowledged.push(self.nodes[node].blocks.len() as u64);
+            }
+        }
         let mut executed = None;
         let mut any = false;
         let journal = self.nodes[node].journal.as_mut().expect("a running node has a journal");
@@ -257,8 +264,12 @@ impl World {
     }
 }
 
+fn raw(record: &Record) -> journal::Record {
+    journal::Record { kind: record.kind(), vital: record.vital(), bytes: record.encode() }
+}
+
 fn append(journal: &mut Journal, record: &Record) -> Result<(), JournalError> {
-    let raw = journal::Record { kind: record.kind(), vital: record.vital(), bytes: record.encode() };
+    let raw = raw(record);
     match journal.append(std::slice::from_ref(&raw)) {
         Err(JournalError::GroupFull { .. }) => {
             journal.sync()?;

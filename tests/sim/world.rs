@@ -23,6 +23,7 @@ use crate::{
     node::{Node, Stop},
     rng::Rng,
     setup::Setup,
+    storage::Tape,
     trace::Trace,
 };
 
@@ -107,6 +108,8 @@ pub struct World {
     pub trace: Trace,
     /// Pairs that cannot talk now, by sender and receiver.
     pub cut: Vec<bool>,
+    /// What one node writes, where that is of interest.
+    pub tape: Option<Tape>,
     /// How the network is divided in the first views.
     pub divisions: Vec<Division>,
     /// Until when a node has hung up on another.
@@ -149,6 +152,7 @@ impl World {
             genesis,
             trace: Trace::new(reading),
             cut: Vec::new(),
+            tape: None,
             divisions: Vec::new(),
             hung_up: HashMap::new(),
             good_batches: HashMap::new(),
