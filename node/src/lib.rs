@@ -9,6 +9,7 @@
 pub mod admission;
 pub mod api;
 pub mod bench;
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod context;
@@ -16,6 +17,7 @@ pub mod driver;
 pub mod evidence;
 pub mod executor;
 mod incoming;
+pub mod opening;
 pub mod peers;
 pub mod run;
 pub mod signatures;

@@ -1,16 +1,14 @@
 //! A node, from its home to its end: every task and every channel on one screen.
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    fs, io,
+    collections::BTreeMap,
+    io,
     path::Path,
-    sync::{Arc, atomic::AtomicU64},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use tally_consensus::{Action, Config, Event, Machine, Now, Record, Voting};
-use tally_ledger::Ledger;
-use tally_types::{Address, Genesis, Height, genesis::GenesisError};
+use tally_types::{Address, genesis::GenesisError};
 use thiserror::Error;
 use tokio::{
     net::TcpListener,
@@ -22,20 +20,15 @@ use crate::{
     admission::Admission,
     api,
     config::{ConfigError, NodeConfig},
-    context::{Latest, Shared, Standing},
+    context::{Shared, Standing},
     driver::{Driver, DriverError, Inputs, observer_reason, unix_millis},
     evidence::EvidenceBook,
-    executor::{Executor, ExecutorError, Job},
+    executor::{ExecutorError, Job},
+    opening::{self, Identity, identify},
     peers::{self, Peers, PeersConfig},
     signatures::Signatures,
-    signing::{self, KeyError, Signer},
-    store::{
-        disk::RealDisk,
-        home::{Home, HomeError},
-        index::{Index, IndexError},
-        journal::{Journal, JournalConfig, JournalError, OpenError},
-        snapshot::{SnapshotError, Snapshots},
-    },
+    signing::{KeyError, Signer},
+    store::{home::HomeError, index::IndexError, journal::JournalError, snapshot::SnapshotError},
 };
 
 /// Inputs that wait for the driver, by kind.
@@ -89,31 +82,7 @@ pub enum NodeError {
     Panicked(&'static str),
 }
 
-/// A home that was opened and taken back to where it stood.
-struct Opened {
-    machine: Machine,
-    journal: Journal,
-    positions: HashMap<tally_types::Hash, u64>,
-    executor: Executor,
-    index: Arc<Index>,
-    durable: Arc<AtomicU64>,
-    last: Latest,
-}
-
-/// Files of a home beside those of [`Home`].
-pub const GENESIS_FILE: &str = "genesis.json";
 const EVIDENCE_FILE: &str = "evidence.jsonl";
-
-/// Reads the genesis file of a home.
-pub fn read_genesis(home: &Path) -> Result<Genesis, NodeError> {
-    let path = home.join(GENESIS_FILE);
-    let bytes = fs::read(&path).map_err(|source| NodeError::Disk {
-        doing: "read",
-        path: path.display().to_string(),
-        source,
-    })?;
-    Ok(Genesis::parse(&bytes)?)
-}
 
 /// Runs the node of `home` until `stop` resolves. `restored`: the journal comes from a copy, so the node follows for two
 /// epochs before it signs (rule R3).
@@ -124,14 +93,8 @@ pub async fn run(
     stop: impl Future<Output = ()>,
 ) -> Result<(), NodeError> {
     let endpoints = config.check()?;
-    let home = Home::open(folder)?;
-    let genesis = Arc::new(read_genesis(folder)?);
-    let secret = signing::read_key(&home.key_file())?;
+    let Identity { home, genesis, secret, me } = identify(folder)?;
     let key = secret.public_key();
-    let member = genesis.validators.members().iter().find(|member| member.key == key);
-    let me = member
-        .map(|member| member.address)
-        .ok_or_else(|| NodeError::NoValidator { key: key.to_string(), chain: genesis.chain.id.clone() })?;
     let endpoints: Vec<_> = endpoints.into_iter().filter(|(address, _)| *address != me).collect();
     for member in genesis.validators.members() {
         if member.address != me && !endpoints.iter().any(|(address, _)| *address == member.address) {
@@ -143,7 +106,8 @@ pub async fn run(
     let client_listener = listen(config.client_listen).await?;
     let peer_listener = listen(config.peer_listen).await?;
     let opening = (home.folder().to_owned(), genesis.clone(), config.clone());
-    let opened = tokio::task::spawn_blocking(move || open(&opening.0, &opening.1, &opening.2, me, restored)).await;
+    let opened =
+        tokio::task::spawn_blocking(move || opening::open(&opening.0, &opening.1, &opening.2, me, restored)).await;
     let opened = opened.map_err(|_| NodeError::Panicked("recovery"))??;
     let evidence_path = folder.join(EVIDENCE_FILE);
     let evidence = EvidenceBook::open(&evidence_path).map_err(|source| NodeError::Disk {
@@ -305,140 +269,4 @@ pub(crate) fn yield_to_agreement() {
 async fn listen(address: std::net::SocketAddr) -> Result<TcpListener, NodeError> {
     let listening = TcpListener::bind(address).await;
     listening.map_err(|source| NodeError::Listen { address: address.to_string(), source })
-}
-
-/// Opens the stores and takes the journal back: snapshot, then every record, executing what the snapshot lacks.
-fn open(folder: &Path, genesis: &Genesis, node: &NodeConfig, me: Address, restored: bool) -> Result<Opened, NodeError> {
-    let hash = genesis.chain.genesis_hash.0;
-    let failed = |path: &Path| {
-        let path = path.display().to_string();
-        move |source| NodeError::Disk { doing: "open", path, source }
-    };
-    let (journal_path, snapshot_path, index_path) =
-        (folder.join("journal"), folder.join("snapshots"), folder.join("index.redb"));
-    let voting = if restored { Voting::From(None) } else { Voting::Allowed };
-    if voting != Voting::Allowed {
-        tracing::warn!("the journal is lost or restored: this node follows and signs nothing for two epochs");
-        // Caches of another journal: their positions and heights may be ahead of this one.
-        Index::delete(&index_path).or_else(|error| if index_path.exists() { Err(error) } else { Ok(()) })?;
-        match fs::remove_dir_all(&snapshot_path) {
-            Err(source) if snapshot_path.exists() => return Err(failed(&snapshot_path)(source)),
-            _ => {}
-        }
-    }
-    let journal_disk = Arc::new(RealDisk::open(&journal_path).map_err(failed(&journal_path))?);
-    let snapshot_disk = Arc::new(RealDisk::open(&snapshot_path).map_err(failed(&snapshot_path))?);
-    let index = Arc::new(open_index(&index_path, &hash)?);
-    let snapshots = Arc::new(Snapshots::open(snapshot_disk, hash)?);
-
-    // The newest state that the index has caught up with: the blocks above it are executed again.
-    let indexed = index.height()?.unwrap_or(0);
-    let (snapshot, skipped) = snapshots.newest_up_to(indexed)?;
-    for skipped in skipped {
-        tracing::warn!(?skipped, "a state snapshot is not used");
-    }
-    let from_snapshot = snapshot.and_then(|snapshot| match Ledger::decode_snapshot(&snapshot.bytes, genesis) {
-        Ok(ledger) => Some(ledger),
-        Err(error) => {
-            tracing::warn!(%error, "a state snapshot is not used; blocks are executed again from genesis");
-            None
-        }
-    });
-    let ledger = from_snapshot.unwrap_or_else(|| Ledger::genesis(genesis));
-    let covered = ledger.height();
-    let genesis_executed = Ledger::genesis(genesis).executed();
-
-    let mut config = Config::new(genesis, Some(me), genesis_executed);
-    config.batch_delay_ms = u64::try_from(node.batch_delay.as_millis()).unwrap_or(u64::MAX);
-    config.heartbeat_ms = u64::try_from(node.heartbeat.as_millis()).unwrap_or(u64::MAX);
-    let durable = Arc::new(AtomicU64::new(covered.0));
-    let mut last =
-        Latest { height: covered, time: genesis.time, hash: genesis.chain.genesis_hash, ledger: ledger.clone() };
-    let mut replay = Replay {
-        machine: Machine::new(config, voting, ledger.executed()),
-        executor: Executor::new(ledger, index.clone(), snapshots, durable.clone())?,
-        positions: HashMap::new(),
-        records: 0,
-    };
-    if covered > Height::ZERO
-        && let Some(block) = index.block(covered.0)?
-        && let Ok(header) = tally_types::Header::parse(&block.header)
-    {
-        last.time = header.time;
-        last.hash = header.hash();
-    }
-    let opened = Journal::open(journal_disk, JournalConfig::new(hash), &mut |position, record| {
-        replay.take(position.to_u64(), record.kind, &record.bytes, &mut last)
-    });
-    let (journal, recovered) = match opened {
-        Ok(opened) => opened,
-        Err(OpenError::Journal(error)) => return Err(error.into()),
-        Err(OpenError::Replay(error)) => return Err(error),
-    };
-    // `init` leaves a record in every new journal, and nothing is indexed before it is durable there: an empty journal, or
-    // one that ends below the index, has lost acknowledged records. Rule R3. (Batches lost to repaired damage are another
-    // thing: headers and certificates still reach as far, and peers have the batches.)
-    let lost = replay.records == 0 || replay.machine.status().final_height.0 < indexed;
-    if lost && voting == Voting::Allowed {
-        drop((journal, replay, index));
-        return open(folder, genesis, node, me, true);
-    }
-    if recovered.cut.is_some() || !recovered.repaired.is_empty() || recovered.litter_cut > 0 {
-        tracing::warn!(?recovered, "the journal was mended");
-    }
-    last.ledger = replay.executor.ledger().clone();
-    tracing::info!(records = replay.records, height = %last.height, "journal taken back");
-    let Replay { machine, executor, mut positions, .. } = replay;
-    positions.retain(|digest, _| machine.holds(digest));
-    Ok(Opened { machine, journal, positions, executor, index, durable, last })
-}
-
-fn open_index(path: &Path, genesis: &[u8; 32]) -> Result<Index, NodeError> {
-    match Index::open(path, genesis) {
-        Err(error) if error.is_cured_by_rebuilding() => {
-            tracing::warn!(%error, "the index is made anew from the journal");
-            Index::delete(path)?;
-            Ok(Index::open(path, genesis)?)
-        }
-        other => Ok(other?),
-    }
-}
-
-/// The journal on its way back into machine and ledger.
-struct Replay {
-    machine: Machine,
-    executor: Executor,
-    positions: HashMap<tally_types::Hash, u64>,
-    records: u64,
-}
-
-impl Replay {
-    fn take(&mut self, position: u64, kind: u8, bytes: &[u8], last: &mut Latest) -> Result<(), NodeError> {
-        let record = Record::parse(kind, bytes).map_err(|error| NodeError::Replay(error.to_string()))?;
-        if let Record::Accepted(batch, _) | Record::Sealed(batch) | Record::Stored(batch) = &record {
-            self.positions.insert(batch.digest(), position);
-        }
-        self.records += 1;
-        if self.records.is_multiple_of(10_000) {
-            self.positions.retain(|digest, _| self.machine.holds(digest));
-        }
-        let mut actions = Vec::new();
-        self.machine.replay(record, &mut actions).map_err(|error| NodeError::Replay(error.to_string()))?;
-        while !actions.is_empty() {
-            let mut more = Vec::new();
-            for action in actions {
-                // The machine signs and sends nothing while it replays; sets are told again when it resumes.
-                let Action::Execute(order) = action else { continue };
-                let job = Job::new(order, &self.positions);
-                let (outcome, block) = self.executor.execute(&job)?;
-                self.executor.index(vec![block])?;
-                let header = &job.order.header;
-                (last.height, last.time, last.hash) = (header.height, header.time, header.hash());
-                let event = Event::Executed { executed: outcome.executed, validators: self.executor.validators() };
-                self.machine.handle(Now::default(), event, &mut more);
-            }
-            actions = more;
-        }
-        Ok(())
-    }
 }

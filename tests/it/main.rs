@@ -14,6 +14,7 @@ mod hostile_peer;
 mod load;
 mod network;
 mod observer;
+mod pages;
 mod payer;
 mod payments;
 mod quickstart;

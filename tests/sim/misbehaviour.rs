@@ -44,6 +44,7 @@ fn what_cannot_be_proved_convicts_nobody() {
         Kind::ForgedBatch,
         Kind::Silence,
         Kind::SelectiveSending,
+        Kind::PhantomTip,
     ] {
         let world = one_of_four(7, kind);
         assert!(world.checkers.evidence.is_empty(), "{kind:?}: {:?}", world.checkers.evidence);

@@ -22,7 +22,7 @@ use super::{
     Failure, WalletPlan, WriteWallet, interrupted,
     setup::{NetworkPlan, addresses, new_network, remove_folder, write_home},
 };
-use crate::{run::GENESIS_FILE, signing};
+use crate::{opening::GENESIS_FILE, signing};
 
 /// Marks a folder as one that `--reset` may remove.
 const MARKER: &str = "localnet.txt";

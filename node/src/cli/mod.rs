@@ -1,5 +1,6 @@
 //! The command line of `tally-node`.
 
+mod check;
 mod genesis;
 pub(crate) mod localnet;
 pub(crate) mod setup;
@@ -57,6 +58,12 @@ enum Command {
     /// Shows where a running node stands.
     #[command(after_help = "Example:\n  tally-node status --node http://127.0.0.1:9101 --output json")]
     Status(status::Options),
+    /// Looks at the home of a stopped node: what a start would find, and every page of the index. Exits with 1 if a node could
+    /// not start from it, or should not.
+    #[command(
+        after_help = "It mends what a start mends, and signs nothing.\n\nExample:\n  tally-node check --home node --output json"
+    )]
+    Check(check::Options),
     /// Makes the index of a stopped node anew from its journal, at its next start.
     #[command(after_help = "Example:\n  tally-node reindex --home node")]
     Reindex(HomeOption),
@@ -141,6 +148,7 @@ fn dispatch(command: Command, write_wallet: WriteWallet) -> Result<(), Failure> 
         Command::Genesis(command) => genesis::run(&command),
         Command::Keys(command) => setup::keys(&command),
         Command::Status(options) => runtime()?.block_on(status::run(&options)),
+        Command::Check(options) => check::run(&options),
         Command::Reindex(home) => setup::reindex(&home.home),
         Command::Bench(options) => runtime()?.block_on(crate::bench::run(options)),
     }

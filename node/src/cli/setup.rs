@@ -19,7 +19,7 @@ use super::{Failure, HomeOption};
 use crate::{
     config::{self, NodeConfig, PeerConfig},
     driver::unix_millis,
-    run::GENESIS_FILE,
+    opening::GENESIS_FILE,
     signing,
     store::{
         disk::RealDisk,

@@ -219,6 +219,11 @@ impl Index {
         self.recent().is_over(DUE_BLOCKS * OVERDUE, DUE_TRANSACTIONS * OVERDUE)
     }
 
+    /// Whether anything is in memory only.
+    pub fn has_unwritten(&self) -> bool {
+        self.recent().is_over(1, 1)
+    }
+
     /// Writes what is in memory to the file, at most [`APPLY_BLOCKS_MAX`] blocks, durably. Called by one thread at a
     /// time; neither queries nor [`Index::add`] wait for it.
     pub fn write_out(&self) -> Result<(), IndexError> {

@@ -16,6 +16,7 @@ mod forged_batch;
 mod forgotten_disk;
 mod invalid_block;
 mod lane_equivocation;
+mod phantom_tip;
 mod relayed_justification;
 mod replay;
 mod selective_sending;
@@ -58,6 +59,7 @@ pub enum Kind {
     FarViews,
     Replay,
     EveryTrick,
+    PhantomTip,
     /// Two honest machines with one key, each with its own journal.
     Twins,
 }
@@ -67,7 +69,7 @@ impl Kind {
     pub const CONSPIRATORS: [Kind; 5] =
         [Kind::EquivocatingLeader, Kind::EagerVoter, Kind::Amnesia, Kind::EveryTrick, Kind::Twins];
 
-    pub const ALL: [Kind; 21] = [
+    pub const ALL: [Kind; 22] = [
         Kind::EquivocatingLeader,
         Kind::DoublePrepare,
         Kind::DoubleCommit,
@@ -88,6 +90,7 @@ impl Kind {
         Kind::FarViews,
         Kind::Replay,
         Kind::EveryTrick,
+        Kind::PhantomTip,
         Kind::Twins,
     ];
 
@@ -113,6 +116,7 @@ impl Kind {
             Kind::FarViews => Box::new(far_views::FarViews),
             Kind::Replay => Box::<replay::Replay>::default(),
             Kind::EveryTrick => Box::<every_trick::EveryTrick>::default(),
+            Kind::PhantomTip => Box::<phantom_tip::PhantomTip>::default(),
             Kind::Twins => return None,
         })
     }

@@ -1,0 +1,123 @@
+//! One flipped bit in any page of any file of a home: `tally-node check` comes to the height and the roots of before, or says
+//! what is wrong and exits with 1. Nothing passes in silence.
+//!
+//! `PAGES_EVERY=1 cargo test --release --test it pages` tries every page; a plain run one in so many.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use serde_json::Value;
+
+use crate::{
+    load::Load,
+    network::{Network, Plan, copy_folder, tally_node, until},
+};
+
+const PAGE_BYTES: u64 = 4096;
+/// A plain run tries one page in so many.
+const EVERY: usize = 151;
+/// Files of which a node can do without none: they are refused when they do not hold together.
+const NEEDED: [&str; 4] = ["genesis.json", "node.toml", "validator.key", "format"];
+
+/// What `tally-node check` says of a home, or its last words.
+fn check(home: &Path) -> Result<Value, String> {
+    let output = tally_node().args(["check", "--output", "json", "--home"]).arg(home).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    match output.status.code() {
+        Some(0) => Ok(serde_json::from_slice(&output.stdout).unwrap()),
+        Some(1) => {
+            assert!(output.stdout.is_empty());
+            let last = said.lines().last().unwrap_or_default();
+            Err(last.strip_prefix("error: ").unwrap_or_else(|| panic!("{said}")).to_owned())
+        }
+        other => panic!("exit code {other:?}: {said}"),
+    }
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
+    }
+    found.sort();
+    found
+}
+
+/// A home with a state snapshot and more than a thousand blocks, and its copy.
+async fn home_with_history() -> (Network, PathBuf) {
+    let params = tally_types::Params { idle_interval_ms: 10, ..tally_types::Params::default() };
+    let mut network = Network::start(Plan { params, payers: 4, ..Plan::of(1) }).await;
+    let load = Load::start(&network);
+    let snapshots = network.nodes[0].home.join("snapshots");
+    until("a snapshot is written", async || {
+        let written = |path: PathBuf| path.extension().is_some_and(|kind| kind != "tmp");
+        fs::read_dir(&snapshots).ok()?.flatten().any(|entry| written(entry.path())).then_some(())
+    })
+    .await;
+    load.stop().await;
+    network.nodes[0].terminate().await;
+    let home = network.nodes[0].home.clone();
+    (network, home)
+}
+
+#[tokio::test]
+async fn one_flipped_bit_in_any_page_of_any_file_costs_nothing_or_is_said() {
+    let (network, home) = home_with_history().await;
+    let kept = network.folder.path().join("kept");
+    let sound = check(&home).unwrap();
+    let height: u64 = sound["finalHeight"].as_str().unwrap().parse().unwrap();
+    assert!(height > 1000 && sound["signs"] == true && sound["snapshotHeight"] != "0", "{sound}");
+    copy_folder(&home, &kept).unwrap();
+    let every = std::env::var("PAGES_EVERY").map_or(EVERY, |text| text.parse().expect("PAGES_EVERY is a number"));
+    let pages = files(&kept).into_iter().flat_map(|file| {
+        let bytes = fs::metadata(&file).unwrap().len();
+        (0..bytes.div_ceil(PAGE_BYTES)).map(move |page| (file.clone(), page, bytes))
+    });
+    // Of small files every page; there one is the whole.
+    let chosen = |place: usize, bytes: u64| place.is_multiple_of(every) || bytes <= PAGE_BYTES;
+    let (mut tried, mut refused) = (0, 0);
+    for (place, (file, page, bytes)) in pages.enumerate().filter(|(place, (_, _, bytes))| chosen(*place, *bytes)) {
+        let name = file.strip_prefix(&kept).unwrap();
+        let what = format!("{} page {page}", name.display());
+        let offset = (page * PAGE_BYTES + place as u64 * 1987 % PAGE_BYTES).min(bytes - 1) as usize;
+        let damaged = home.join(name);
+        let mut content = fs::read(&damaged).unwrap();
+        content[offset] ^= 1 << (place % 8);
+        fs::write(&damaged, content).unwrap();
+        tried += 1;
+        match check(&home) {
+            Ok(found) => {
+                for field in
+                    ["chainId", "finalHeight", "executedHeight", "stateRoot", "receiptsRoot", "indexedHeight", "signs"]
+                {
+                    assert_eq!(found[field], sound[field], "{what}: {field}");
+                }
+            }
+            Err(said) => {
+                refused += 1;
+                let needed = NEEDED.iter().any(|file| name == Path::new(file));
+                assert!(needed || said.contains("index is damaged"), "{what}: {said}");
+            }
+        }
+        // A check mends what it can: everything is as it was before the next.
+        for folder in ["journal", "snapshots"] {
+            fs::remove_dir_all(home.join(folder)).unwrap();
+        }
+        copy_folder(&kept, &home).unwrap();
+    }
+    println!("{tried} pages, {refused} of them refused");
+    assert_eq!(check(&home).unwrap(), sound);
+}
+
+#[tokio::test]
+async fn a_check_of_a_running_node_is_refused_and_one_of_nothing_says_so() {
+    let network = Network::start(Plan::of(1)).await;
+    network.reach(1).await;
+    let said = check(&network.nodes[0].home).unwrap_err();
+    assert!(said.contains("is in use by process"), "{said}");
+    let said = check(&network.folder.path().join("nothing")).unwrap_err();
+    assert!(said.contains("node.toml"), "{said}");
+}
