@@ -36,11 +36,11 @@ pub struct Checked {
 /// Checks the home of a node that is not running.
 ///
 /// # Errors
-/// Whatever a start would end with, and an index of which a page does not check.
+/// What a start would end with before it opens ports and evidence, and an index of which a page does not check. Where pages
+/// did not check but redb could put them right, it has, and says so only once.
 pub fn check(folder: &Path, config: &NodeConfig) -> Result<Checked, NodeError> {
-    config.check()?;
     // Until the end: it holds the lock.
-    let Identity { home, genesis, me, .. } = identify(folder)?;
+    let Identity { home, genesis, me, .. } = identify(folder, config)?;
     let Opened { machine, executor, index, recovered, covered, .. } =
         opening::open(home.folder(), &genesis, config, me, false)?;
     let status = machine.status();
@@ -53,10 +53,8 @@ pub fn check(folder: &Path, config: &NodeConfig) -> Result<Checked, NodeError> {
         snapshot: covered.0,
         voting: machine.voting(),
     };
-    while index.has_unwritten() {
-        index.write_out()?;
-    }
-    drop((executor, index));
+    executor.close()?;
+    drop(index);
     Index::open(&home.index_file(), &genesis.chain.genesis_hash.0)?.verify()?;
     Ok(checked)
 }

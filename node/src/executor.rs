@@ -210,11 +210,19 @@ impl Executor {
         shared: Arc<Shared>,
     ) -> Result<(), ExecutorError> {
         self.execute_all(jobs, &to_driver, &latest, &shared)?;
+        self.close()
+    }
+
+    /// Leaves everything written, and no thread behind.
+    pub fn close(mut self) -> Result<(), ExecutorError> {
         if let Some(thread) = self.snapshot.take() {
             let _ = thread.join();
         }
         self.end_writing()?;
-        Ok(self.index.write_out()?)
+        while self.index.has_unwritten() {
+            self.index.write_out()?;
+        }
+        Ok(())
     }
 
     /// Several blocks that wait are told of together. Ends when the driver is gone.

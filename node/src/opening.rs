@@ -21,7 +21,7 @@ use crate::{
         disk::RealDisk,
         home::Home,
         index::Index,
-        journal::{Journal, JournalConfig, OpenError, Recovered},
+        journal::{self, Journal, JournalConfig, OpenError, Recovered},
         snapshot::Snapshots,
     },
 };
@@ -47,10 +47,13 @@ pub(crate) struct Identity {
     pub secret: SecretKey,
     /// The validator.
     pub me: Address,
+    /// Where the other validators are.
+    pub endpoints: Vec<(Address, String)>,
 }
 
-/// Locks a home and reads who it belongs to.
-pub(crate) fn identify(folder: &Path) -> Result<Identity, NodeError> {
+/// Locks a home and reads who it belongs to, and whether it knows all others.
+pub(crate) fn identify(folder: &Path, config: &NodeConfig) -> Result<Identity, NodeError> {
+    let endpoints = config.check()?;
     let home = Home::open(folder)?;
     let genesis = Arc::new(read_genesis(folder)?);
     let secret = signing::read_key(&home.key_file())?;
@@ -59,7 +62,13 @@ pub(crate) fn identify(folder: &Path) -> Result<Identity, NodeError> {
     let me = member
         .map(|member| member.address)
         .ok_or_else(|| NodeError::NoValidator { key: key.to_string(), chain: genesis.chain.id.clone() })?;
-    Ok(Identity { home, genesis, secret, me })
+    let endpoints: Vec<_> = endpoints.into_iter().filter(|(address, _)| *address != me).collect();
+    for member in genesis.validators.members() {
+        if member.address != me && !endpoints.iter().any(|(address, _)| *address == member.address) {
+            return Err(NodeError::NoPeer(member.address));
+        }
+    }
+    Ok(Identity { home, genesis, secret, me, endpoints })
 }
 
 /// A home that was opened and taken back to where it stood.
@@ -95,6 +104,8 @@ pub(crate) fn open(
     let voting = if restored { Voting::From(None) } else { Voting::Allowed };
     if voting != Voting::Allowed {
         tracing::warn!("the journal is lost or restored: this node follows and signs nothing for two epochs");
+        // Before anything is deleted that shows it: whatever ends this process, the next one follows as well.
+        note_observing(&journal_path, hash)?;
         // Caches of another journal: their positions and heights may be ahead of this one.
         Index::delete(&index_path).or_else(|error| if index_path.exists() { Err(error) } else { Ok(()) })?;
         match fs::remove_dir_all(&snapshot_path) {
@@ -136,12 +147,20 @@ pub(crate) fn open(
         positions: HashMap::new(),
         records: 0,
     };
-    if covered > Height::ZERO
-        && let Some(block) = index.block(covered.0)?
-        && let Ok(header) = tally_types::Header::parse(&block.header)
-    {
-        last.time = header.time;
-        last.hash = header.hash();
+    if covered > Height::ZERO {
+        let block = match index.block(covered.0) {
+            Err(error) if error.is_cured_by_rebuilding() => {
+                tracing::warn!(%error, "the index is made anew from the journal");
+                drop((replay, index));
+                Index::delete(&index_path)?;
+                return open(folder, genesis, node, me, restored);
+            }
+            block => block?,
+        };
+        if let Some(header) = block.and_then(|block| tally_types::Header::parse(&block.header).ok()) {
+            last.time = header.time;
+            last.hash = header.hash();
+        }
     }
     let opened = Journal::open(journal_disk, JournalConfig::new(hash), &mut |position, record| {
         replay.take(position.to_u64(), record.kind, &record.bytes, &mut last)
@@ -167,6 +186,20 @@ pub(crate) fn open(
     let Replay { machine, executor, mut positions, .. } = replay;
     positions.retain(|digest, _| machine.holds(digest));
     Ok(Opened { machine, journal, positions, executor, index, durable, last, recovered, covered })
+}
+
+/// Writes into the journal, durably, that its node signs nothing until it has heard where the others are. Rule R3.
+fn note_observing(path: &Path, genesis: [u8; 32]) -> Result<(), NodeError> {
+    let failed = |source| NodeError::Disk { doing: "open", path: path.display().to_string(), source };
+    let disk = Arc::new(RealDisk::open(path).map_err(failed)?);
+    let opened = Journal::open::<NodeError>(disk, JournalConfig::new(genesis), &mut |_, _| Ok(()));
+    let (mut journal, _) = opened.map_err(|error| match error {
+        OpenError::Journal(error) => error.into(),
+        OpenError::Replay(error) => error,
+    })?;
+    let record = Record::Observing(None);
+    journal.append(&[journal::Record { kind: record.kind(), vital: record.vital(), bytes: record.encode() }])?;
+    Ok(journal.sync()?)
 }
 
 fn open_index(path: &Path, genesis: &[u8; 32]) -> Result<Index, NodeError> {

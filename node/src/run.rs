@@ -92,15 +92,8 @@ pub async fn run(
     restored: bool,
     stop: impl Future<Output = ()>,
 ) -> Result<(), NodeError> {
-    let endpoints = config.check()?;
-    let Identity { home, genesis, secret, me } = identify(folder)?;
+    let Identity { home, genesis, secret, me, endpoints } = identify(folder, &config)?;
     let key = secret.public_key();
-    let endpoints: Vec<_> = endpoints.into_iter().filter(|(address, _)| *address != me).collect();
-    for member in genesis.validators.members() {
-        if member.address != me && !endpoints.iter().any(|(address, _)| *address == member.address) {
-            return Err(NodeError::NoPeer(member.address));
-        }
-    }
     let signer = Signer::new(secret, genesis.chain.genesis_hash, me);
 
     let client_listener = listen(config.client_listen).await?;

@@ -1,5 +1,12 @@
 //! Several nodes at once: a dead one and a lying one change nothing but a warning.
 
+use std::{
+    io::{BufRead as _, BufReader},
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
 use tally_proto::v1::{
     self,
     account_service_client::AccountServiceClient,
@@ -103,7 +110,7 @@ impl AccountService for Liar {
 
 #[tonic::async_trait]
 impl TransactionService for Liar {
-    type StreamTransactionsStream = tokio_stream::Empty<Result<v1::StreamTransactionsResponse, Status>>;
+    type StreamTransactionsStream = tokio_stream::Once<Result<v1::StreamTransactionsResponse, Status>>;
 
     async fn submit_transaction(
         &self,
@@ -155,11 +162,21 @@ impl TransactionService for Liar {
         Ok(Response::new(Default::default()))
     }
 
+    /// One payment that never was, and nothing of those that were.
     async fn stream_transactions(
         &self,
-        _: Request<v1::StreamTransactionsRequest>,
+        request: Request<v1::StreamTransactionsRequest>,
     ) -> Result<Response<Self::StreamTransactionsStream>, Status> {
-        Ok(Response::new(tokio_stream::empty()))
+        let height = request.into_inner().from_height;
+        let receipt = v1::Receipt { height, result: v1::ExecutionResult::Ok.into(), ..Default::default() };
+        let record = v1::TransactionRecord {
+            tx_id: Hash::of(b"never").to_string(),
+            state: v1::TransactionState::Finalized.into(),
+            receipt: Some(receipt),
+            ..Default::default()
+        };
+        let message = v1::StreamTransactionsResponse { height, transactions: vec![record] };
+        Ok(Response::new(tokio_stream::once(Ok(message))))
     }
 }
 
@@ -180,7 +197,7 @@ async fn one_liar_and_one_dead_node_change_nothing_but_a_warning() {
         assert!(output.status.success(), "{arguments:?}: {}\n{said}", output.status);
         let warning = said.lines().find(|line| line.contains("\"warning\"") && line.contains(node));
         assert!(warning.is_some(), "{arguments:?} says nothing about {node}:\n{said}");
-        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
     };
     let balance = |node: &str| warned(&["balance", "alice"], node)["account"]["balance"].clone();
     assert_eq!(balance(&liar), FUNDS.to_string());
@@ -195,13 +212,59 @@ async fn one_liar_and_one_dead_node_change_nothing_but_a_warning() {
     let history = warned(&["history", "alice"], &liar);
     assert_eq!(history["transactions"].as_array().unwrap().len(), 1);
 
-    // One dead besides: two of four still agree.
+    // One dead besides: two of four still agree, on what they are asked and on what they tell by themselves.
     network.nodes[2].kill();
     assert_eq!(balance(&urls[2]), left.to_string());
+    let mut watcher = wallet.command();
+    watcher.args(["watch", "alice", "--count", "2", "--output", "json"]).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut watcher = watcher.spawn().unwrap();
+    let mut lines = BufReader::new(watcher.stdout.take().unwrap()).lines();
+    // It begins at the block after the one it found: first payments may come before that.
+    let (mut paid, mut left) = (Vec::new(), left);
+    while watcher.try_wait().unwrap().is_none() {
+        paid.push(warned(&["send", "bob", "1", "--from", "alice", "--yes"], &liar)["txId"].clone());
+        left -= 1_000_000_000 + FEE;
+        assert!(paid.len() < 50, "nothing is told");
+    }
+    let mut next = || serde_json::from_str::<Value>(&lines.next().unwrap().unwrap()).unwrap()["txId"].clone();
+    let told = [next(), next()];
+    assert!(paid.windows(2).any(|pair| pair == told), "{told:?} are not two that follow each other of {paid:?}");
     // Two dead: what is left is one honest node and one liar, and nobody can tell which is which.
     network.nodes[1].kill();
     let failed = until("the nodes no longer agree", async || Some(wallet.failure(&["balance", "alice"]))).await;
     assert_eq!(failed, (3, "NODES_DISAGREE".to_owned()));
     // A single node that is named is believed, because the person chose it.
     assert_eq!(wallet.json(&["balance", "alice", "--node", &urls[0]])["account"]["balance"], left.to_string());
+}
+
+/// A machine that hangs keeps its port open: connections come up, and then nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_accepts_and_never_answers_changes_nothing_but_a_warning() {
+    let mut network = Network::start(Plan::of(4)).await;
+    let wallet = Wallet::new();
+    let urls: Vec<String> = network.nodes.iter().map(|node| format!("http://{}", node.client)).collect();
+    wallet.json(&["network", "add", "it", "--node", &urls.join(",")]);
+    network.nodes[3].terminate().await;
+    let port = network.nodes[3].client;
+    let mute = until("the port is free", async || std::net::TcpListener::bind(port).ok()).await;
+    std::thread::spawn(move || {
+        // Held, never read.
+        let _held: Vec<_> = mute.incoming().collect();
+    });
+    for arguments in [&["balance", "alice"][..], &["send", "bob", "1", "--from", "alice", "--yes"], &["history", "bob"]]
+    {
+        let begun = Instant::now();
+        let output = wallet.run(arguments);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{arguments:?}: {said}");
+        assert!(
+            said.lines().any(|line| line.contains("\"warning\"") && line.contains(&urls[3])),
+            "{arguments:?}: {said}"
+        );
+        // Far less than the deadline of a call to it, several of which would follow each other.
+        assert!(begun.elapsed() < Duration::from_secs(20), "{arguments:?} took {:?}", begun.elapsed());
+    }
+    // Alone it is an error, in the time that was given.
+    let output = wallet.command().args(["balance", "alice", "--node", &urls[3], "--timeout", "2s"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -198,9 +198,11 @@ fn verdict(copy: &Path, mutant: &Mutant) -> Result<Found, String> {
     };
     let text = fs::read(&output).map_err(|error| error.to_string())?;
     let text = String::from_utf8_lossy(&text);
-    match status.success() {
-        true => Err(format!("{} found nothing", mutant.run)),
-        false => Ok(Found { seeds: seeds_run(&text), how: first_words(&text) }),
+    match status.code() {
+        Some(0) => Err(format!("{} found nothing", mutant.run)),
+        // What a test that fails exits with.
+        Some(101) => Ok(Found { seeds: seeds_run(&text), how: first_words(&text) }),
+        _ => Err(format!("{} ended with {status}", mutant.run)),
     }
 }
 

@@ -59,7 +59,7 @@ enum Command {
     #[command(after_help = "Example:\n  tally-node status --node http://127.0.0.1:9101 --output json")]
     Status(status::Options),
     /// Looks at the home of a stopped node: what a start would find, and every page of the index. Exits with 1 if a node could
-    /// not start from it, or should not.
+    /// not start from it, or if its index must be made anew.
     #[command(
         after_help = "It mends what a start mends, and signs nothing.\n\nExample:\n  tally-node check --home node --output json"
     )]

@@ -190,7 +190,11 @@ impl Index {
     }
 
     fn over(file: IndexFile) -> Result<Index, IndexError> {
-        let recent = Recent::after(file.height()?);
+        let height = file.height()?;
+        // Whether the journal lacks something is decided by this height: one flipped bit of a key must not pass for it. The
+        // checksum of the block covers its height.
+        height.map(|height| file.block(height)).transpose()?;
+        let recent = Recent::after(height);
         Ok(Index { file, recent: RwLock::new(recent) })
     }
 

@@ -1,6 +1,6 @@
 //! The disk of simulations: files in memory, of which a power cut keeps only what a real disk must keep.
 //!
-//! What was not synced is lost in any combination of 512-byte sectors, some of them torn in the middle; names that were
+//! What was not synced is lost in any combination of 512-byte sectors, some of them torn in the middle or ruined; names that were
 //! not synced are lost from the newest back. The caller brings the seed, so one seed gives one outcome. It also fills
 //! up, fails its syncs and flips bits on demand. Clones share one disk.
 
@@ -273,6 +273,14 @@ impl FileState {
         self.bytes.resize(size, 0);
     }
 
+    /// A sector that the power left in the middle of being written: neither what was there nor what should be.
+    fn ruin(&mut self, index: usize, dice: &mut Dice) {
+        let start = index * SECTOR_BYTES;
+        for held in self.bytes.iter_mut().skip(start).take(SECTOR_BYTES) {
+            *held = dice.below(256) as u8;
+        }
+    }
+
     fn crash(&mut self, loss: Loss, dice: &mut Dice) {
         let size = match loss {
             Loss::Everything => self.durable_size,
@@ -292,10 +300,16 @@ impl FileState {
             let from_old = match loss {
                 Loss::Everything => SECTOR_BYTES,
                 Loss::Nothing => 0,
-                Loss::Some(_) => match dice.below(8) {
+                Loss::Some(_) => match dice.below(9) {
                     0..=3 => SECTOR_BYTES,
                     4..=6 => 0,
-                    _ => dice.below(SECTOR_BYTES + 1),
+                    7 => dice.below(SECTOR_BYTES + 1),
+                    // Written again with what it held, it still holds that.
+                    _ if old.durable == self.sector(index) => 0,
+                    _ => {
+                        self.ruin(index, dice);
+                        continue;
+                    }
                 },
             };
             let start = index * SECTOR_BYTES;

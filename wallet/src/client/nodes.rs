@@ -11,6 +11,7 @@
 //! people who run the validators.
 
 mod agreement;
+mod following;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,20 +1,13 @@
 //! `watch`, and `history --follow`: transactions as they become final.
 //!
-//! A stream that breaks is opened again where it stopped, at the next node, so nothing is shown twice and nothing is left out.
-//! What a stream says is what one node says, also when several are asked otherwise.
-
-use std::time::Duration;
+//! A stream that breaks is opened again where it stopped, so nothing is shown twice and nothing is left out. Several nodes
+//! must agree on what is shown.
 
 use tally_proto::v1;
 use tally_types::Address;
 
 use super::{Context, Session, history};
-use crate::{cli::OutputForm, client::NodeError, error::WalletError, json, output::clean};
-
-/// Pause before a broken stream is opened again.
-const PAUSE: Duration = Duration::from_secs(1);
-/// Longest silence of a stream: the contract promises a sign of life every 10 s.
-const SILENCE_MAX: Duration = Duration::from_secs(30);
+use crate::{cli::OutputForm, error::WalletError, json, output::clean};
 
 /// Shows new transactions until Ctrl-C, or until there were `count`.
 pub async fn watch(context: &Context, account: Option<&str>, count: Option<u64>) -> Result<(), WalletError> {
@@ -46,36 +39,17 @@ struct Course {
     left: Option<u64>,
 }
 
-async fn follow(context: &Context, session: &Session, mut course: Course) -> Result<(), WalletError> {
+async fn follow(context: &Context, session: &Session, course: Course) -> Result<(), WalletError> {
     let whom = course.account.map_or("all transactions".into(), |account| account.to_string());
     context.output.note(&format!("following {whom} from height {}; Ctrl-C ends", course.from_height));
-    for node in session.nodes.all().cycle() {
-        let error = match node.stream_transactions(course.from_height, course.account.as_ref()).await {
-            Ok(mut stream) => loop {
-                let next = tokio::time::timeout(SILENCE_MAX, stream.message()).await;
-                let message = match next {
-                    Ok(Ok(Some(message))) => message,
-                    Ok(Ok(None)) => break NodeError::unreachable(node.node(), "the stream ended"),
-                    Ok(Err(status)) => break NodeError::new(&status, node.node(), Some(&session.chain.token)),
-                    Err(_) => break NodeError::unreachable(node.node(), "it fell silent"),
-                };
-                // A node that goes back would show things twice.
-                if message.height < course.from_height {
-                    continue;
-                }
-                for record in &message.transactions {
-                    show(context, session, record, course.account.as_ref())?;
-                    course.left = course.left.map(|left| left.saturating_sub(1));
-                    if course.left == Some(0) {
-                        return Ok(());
-                    }
-                }
-                course.from_height = message.height.saturating_add(1);
-            },
-            Err(error) => error,
-        };
-        context.output.warning(&format!("{}; going on from height {}", error.message, course.from_height));
-        tokio::time::sleep(PAUSE).await;
+    let mut following = session.nodes.follow(course.from_height, course.account, &session.chain.token);
+    let mut left = course.left;
+    while let Some(record) = following.next().await {
+        show(context, session, &record, course.account.as_ref())?;
+        left = left.map(|left| left.saturating_sub(1));
+        if left == Some(0) {
+            break;
+        }
     }
     Ok(())
 }

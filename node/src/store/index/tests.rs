@@ -257,6 +257,28 @@ fn an_index_of_another_chain_or_format_says_that_rebuilding_helps() {
 }
 
 #[test]
+fn a_height_whose_block_does_not_check_is_not_believed() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("index.redb");
+    let index = IndexFile::open(&file, &GENESIS).unwrap();
+    index.apply(&blocks(1..=9)).unwrap();
+    // As one flipped bit of the last key would have it.
+    let flipped = |database: &Database| {
+        let transaction = database.begin_write()?;
+        {
+            let mut table = transaction.open_table(BLOCKS)?;
+            let value = table.remove(9)?.map(|value| value.value().to_vec()).unwrap();
+            table.insert(9 | 1 << 40, value.as_slice())?;
+        }
+        Ok(transaction.commit()?)
+    };
+    index.guarded(flipped).unwrap();
+    drop(index);
+    let error = Index::open(&file, &GENESIS).unwrap_err();
+    assert!(error.is_cured_by_rebuilding(), "{error}");
+}
+
+#[test]
 fn a_reader_keeps_its_snapshot_while_blocks_are_written() {
     let file = IndexFile::in_memory(&GENESIS).unwrap();
     file.apply(&blocks(1..=5)).unwrap();

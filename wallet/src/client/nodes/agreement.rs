@@ -130,7 +130,7 @@ impl Nodes {
         answers.swap_remove(reached.unwrap_or(answers.len()).saturating_sub(1)).1
     }
 
-    fn weighs_enough<T>(&self, answers: &[(usize, T)]) -> bool {
+    pub(super) fn weighs_enough<T>(&self, answers: &[(usize, T)]) -> bool {
         let members = answers.iter().map(|(place, _)| &self.members[*place]);
         is_enough(stake_of(members.map(|member| (member.validator.as_str(), member.stake))), self.total_stake)
     }
