@@ -284,7 +284,7 @@ impl Nodes {
             let id = id.clone();
             async move { client.block(&id, full).await }
         };
-        self.read(ask, |block| (block.block_hash.clone(), block.tx_ids.clone()), |_| 0).await
+        self.read(ask, block_key, |_| 0).await
     }
 
     /// The validators.
@@ -369,10 +369,15 @@ fn is_enough(stake: u64, total: u64) -> bool {
     u128::from(stake).saturating_mul(3) > u128::from(total)
 }
 
-/// What two nodes that know the same of a transaction both say.
-fn record_key(record: &v1::TransactionRecord) -> (String, i32, String) {
-    let receipt = record.receipt.as_ref().map(|receipt| json::receipt(receipt).to_string()).unwrap_or_default();
-    (record.tx_id.clone(), record.state, receipt)
+/// What two nodes that know the same of a transaction both say: all of it that is shown, or one that lies among those that agree
+/// would choose the amounts.
+fn record_key(record: &v1::TransactionRecord) -> String {
+    json::record(record).to_string()
+}
+
+/// What two nodes both say of a block. Whose votes a certificate holds may differ.
+fn block_key(block: &v1::Block) -> String {
+    json::block(&v1::Block { certificate: None, ..block.clone() }).to_string()
 }
 
 fn millis(timestamp: Option<prost_types::Timestamp>) -> u64 {
