@@ -32,5 +32,6 @@ mod wallet_commands;
 mod wallet_inputs;
 mod wallet_nodes;
 mod wallet_offline;
+mod wallet_outcomes;
 mod wallet_prompts;
 mod wallet_screens;

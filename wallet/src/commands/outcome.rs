@@ -34,6 +34,20 @@ pub struct Target {
     pub resume: String,
 }
 
+impl Target {
+    /// Takes over what a node that has the transaction says of it, where only its id was known.
+    fn learn(&mut self, record: Option<&TransactionRecord>) {
+        let Some(body) =
+            record.filter(|record| record.tx_id == self.id.to_string()).and_then(|found| found.body.as_ref())
+        else {
+            return;
+        };
+        self.expire_time = self.expire_time.or_else(|| body.expire_time.and_then(time));
+        let nonce = || Some((body.sender.parse().ok()?, body.nonce));
+        self.nonce = self.nonce.or_else(nonce);
+    }
+}
+
 /// A final transaction that had its effect.
 #[derive(Clone, Debug)]
 pub struct Success {
@@ -61,18 +75,22 @@ enum Word {
 pub async fn wait(context: &Context, nodes: &Nodes, token: &Token, target: &Target) -> Result<Success, WalletError> {
     let deadline = Instant::now() + context.globals.timeout;
     let node = nodes.name();
+    let mut target = target.clone();
     loop {
         let asked = Instant::now();
         let remaining = deadline.saturating_duration_since(asked);
         let word = match nodes.wait(&target.id, remaining.max(Duration::from_millis(1)), token).await {
-            Ok(answer) => read(answer, target, &node),
+            Ok(answer) => {
+                target.learn(answer.transaction.as_ref());
+                read(answer, &target, &node)
+            }
             Err(error) => Word::Open(error.message),
         };
         let why = match word {
-            Word::Final(success) => return judge(*success, target, token, &node),
+            Word::Final(success) => return judge(*success, &target, token, &node),
             Word::Expired { height } => return Err(Fate::NeverRan { id: target.id, node, height }.into()),
             Word::Forgotten { height } => {
-                if nonce_is_unused(nodes, token, target).await {
+                if nonce_is_unused(nodes, token, &target).await {
                     return Err(Fate::NeverRan { id: target.id, node, height }.into());
                 }
                 let why =
@@ -84,7 +102,7 @@ pub async fn wait(context: &Context, nodes: &Nodes, token: &Token, target: &Targ
             Word::Open(why) => why,
         };
         if Instant::now() + PAUSE >= deadline {
-            return Err(unknown(target, why));
+            return Err(unknown(&target, why));
         }
         tokio::time::sleep_until(asked + PAUSE).await;
     }

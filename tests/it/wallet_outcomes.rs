@@ -1,0 +1,77 @@
+//! What becomes of payments while a network has no quorum, and afterwards: not yet known, in a block without effect, never run.
+
+use serde_json::Value;
+
+use crate::{
+    network::{FEE, FUNDS, Network, Plan, until},
+    wallet::Wallet,
+};
+
+/// Runs a command that fails; its exit code and what it says on its last line.
+fn failed(wallet: &Wallet, arguments: &[&str]) -> (i32, Value) {
+    let mut command = wallet.command();
+    let output = command.args(arguments).args(["--output", "json", "--no-input"]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.stdout.is_empty(), "{arguments:?}: a result was printed");
+    let last = said.lines().last().unwrap_or_default();
+    let value = serde_json::from_str(last).unwrap_or_else(|error| panic!("{arguments:?}: {error}\n{said}"));
+    (output.status.code().unwrap(), value)
+}
+
+fn until_when(value: &Value) -> &str {
+    let message = value["message"].as_str().unwrap();
+    let (_, rest) = message.split_once("it may still run until ").unwrap_or_else(|| panic!("{message}"));
+    rest.split_once(", and never after").unwrap().0
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_nothing_is_decided_nothing_is_called_failed_and_afterwards_everything_is_told() {
+    let mut network = Network::start(Plan::of(4)).await;
+    let wallet = Wallet::of(&network);
+    network.reach(1).await;
+    for node in [2, 3] {
+        network.nodes[node].kill();
+    }
+
+    // Not known yet: until when it may run, and how to go on waiting.
+    let (code, said) = failed(&wallet, &["send", "bob", "1", "--from", "alice", "--yes", "--timeout", "2s"]);
+    assert_eq!((code, &said["reason"]), (6, &Value::from("OUTCOME_UNKNOWN")), "{said}");
+    let id = said["metadata"]["txId"].as_str().unwrap_or_else(|| panic!("{said}")).to_owned();
+    let expires = until_when(&said).to_owned();
+    assert!(said["nextStep"].as_str().unwrap().contains(&format!("tally-wallet tx wait {id}")), "{said}");
+    // Whoever knows the id only is told the same time by a node that has it.
+    let (code, said) = failed(&wallet, &["tx", "wait", &id, "--timeout", "2s"]);
+    assert_eq!((code, until_when(&said)), (6, expires.as_str()), "{said}");
+
+    // Taken; the next one can no longer be paid by the time it runs.
+    let most = format!("{}", FUNDS / 1_000_000_000 - 100);
+    let taken = wallet.json(&["send", "bob", &most, "--from", "alice", "--yes", "--no-wait"]);
+    assert_eq!(taken["state"], "TRANSACTION_STATE_PENDING", "{taken}");
+    let short = wallet.json(&["send", "bob", "200", "--from", "alice", "--yes", "--no-wait"]);
+    // And one that will be too late.
+    let late = ["send", "bob", "3", "--from", "alice", "--yes", "--expire-in", "3s", "--timeout", "1s"];
+    let (code, said) = failed(&wallet, &late);
+    assert_eq!(code, 6, "{said}");
+    let late = said["metadata"]["txId"].as_str().unwrap().to_owned();
+    let over = until_when(&said).to_owned();
+    until("the expire time is over", async || (humantime_now() > over).then_some(())).await;
+
+    for node in [2, 3] {
+        network.nodes[node].start();
+    }
+    let waited = wallet.json(&["tx", "wait", &id]);
+    assert_eq!(waited["receipt"]["result"], "EXECUTION_RESULT_OK", "{waited}");
+    // In a block, without effect: the fee and nothing else.
+    let (code, said) = failed(&wallet, &["tx", "wait", short["txId"].as_str().unwrap(), "--timeout", "20s"]);
+    assert_eq!((code, &said["reason"]), (5, &Value::from("INSUFFICIENT_FUNDS")), "{said}");
+    let (code, said) = failed(&wallet, &["tx", "wait", &late, "--timeout", "20s"]);
+    assert_eq!((code, &said["reason"]), (7, &Value::from("EXPIRED")), "{said}");
+    let paid = 1_000_000_000 + (FUNDS / 1_000_000_000 - 100) * 1_000_000_000;
+    assert_eq!(wallet.json(&["balance", "alice"])["account"]["balance"], (FUNDS - paid - 3 * FEE).to_string());
+}
+
+/// This second, as the wallet writes times: text of one form compares as time does.
+fn humantime_now() -> String {
+    let now = prost_types::Timestamp::from(std::time::SystemTime::now());
+    now.to_string()
+}

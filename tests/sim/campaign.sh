@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# A long campaign of simulated worlds, in chunks, on all cores and at the lowest priority; it can be stopped and goes on where
+# it stood.
+#
+#   tests/sim/campaign.sh FIRST SEEDS [FOLDER]     for example: tests/sim/campaign.sh 1000000 400000
+#
+# FOLDER (target/worlds) gets a file for each chunk of 2500 seeds. Prints what all finished chunks of the range come to; exits
+# with 1 if a seed failed.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+first=${1:?the first seed} seeds=${2:?how many seeds}
+folder=${3:-target/worlds}
+chunk=2500
+mkdir -p "$folder"
+binary=$(cargo test --profile campaign --test sim --no-run --message-format json 2>/dev/null |
+    sed -n 's/.*"name":"sim".*"executable":"\([^"]*\)".*/\1/p')
+
+run() {
+    local log="$folder/$1.log"
+    if [ -e "$log" ]; then return; fi
+    if SIM_FIRST=$1 SIM_SEEDS=$chunk nice -n 19 "$binary" storms_pass --nocapture >"$log.part" 2>&1; then
+        mv "$log.part" "$log"
+    else
+        mv "$log.part" "$folder/$1.failed"
+        echo "seeds $1 to $(($1 + chunk - 1)): failed, see $folder/$1.failed" >&2
+    fi
+}
+export -f run
+export folder binary chunk
+seq "$first" "$chunk" $((first + seeds - 1)) | xargs -P "$(nproc)" -I{} bash -c 'run {}'
+
+cat "$folder"/*.log | awk '/ seeds from / {seeds += $1; events += $5} /processor time/ {seconds += $1}
+    END {printf "%d seeds, %d events, %.0f events per second of processor time\n", seeds, events, events / seconds}'
+if compgen -G "$folder/*.failed" >/dev/null; then exit 1; fi
