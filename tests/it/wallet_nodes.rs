@@ -3,6 +3,10 @@
 use std::{
     io::{BufRead as _, BufReader},
     process::Stdio,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -32,12 +36,15 @@ use crate::{
 struct Liar {
     real: Channel,
     genesis: Hash,
+    /// Transactions that were handed to it.
+    submitted: Arc<AtomicU64>,
 }
 
 impl Liar {
-    /// Starts one, and returns its URL.
-    async fn start(node: &Node, genesis: Hash) -> String {
-        let liar = Liar { real: node.channel(), genesis };
+    /// Starts one, and returns its URL and the number of transactions that it gets.
+    async fn start(node: &Node, genesis: Hash) -> (String, Arc<AtomicU64>) {
+        let submitted = Arc::default();
+        let liar = Liar { real: node.channel(), genesis, submitted: Arc::clone(&submitted) };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let server = tonic::transport::Server::builder()
@@ -46,7 +53,7 @@ impl Liar {
             .add_service(AccountServiceServer::new(liar.clone()))
             .add_service(TransactionServiceServer::new(liar));
         tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
-        url
+        (url, submitted)
     }
 }
 
@@ -116,6 +123,7 @@ impl TransactionService for Liar {
         &self,
         request: Request<v1::SubmitTransactionRequest>,
     ) -> Result<Response<v1::SubmitTransactionResponse>, Status> {
+        self.submitted.fetch_add(1, Ordering::Relaxed);
         let body = request.into_inner().transaction.unwrap().body;
         let tx_id = signed_bytes(&self.genesis, &body).hash().to_string();
         Ok(Response::new(v1::SubmitTransactionResponse { tx_id, state: v1::TransactionState::Pending.into() }))
@@ -192,7 +200,7 @@ impl TransactionService for Liar {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_liar_and_one_dead_node_change_nothing_but_a_warning() {
     let mut network = Network::start(Plan::of(4)).await;
-    let liar = Liar::start(&network.nodes[3], network.genesis.chain.genesis_hash).await;
+    let (liar, submitted) = Liar::start(&network.nodes[3], network.genesis.chain.genesis_hash).await;
     let wallet = Wallet::new();
     let urls: Vec<String> = network.nodes[..3].iter().map(|node| format!("http://{}", node.client)).collect();
     let all = format!("{},{liar}", urls.join(","));
@@ -218,6 +226,11 @@ async fn one_liar_and_one_dead_node_change_nothing_but_a_warning() {
     assert_eq!(expires[..4], this_year[..4], "{paid}");
     let left = FUNDS - 12_500_000_000 - FEE;
     assert_eq!(balance(&liar), left.to_string());
+    assert_eq!(submitted.load(Ordering::Relaxed), 1, "a payment goes to all nodes");
+    // What all others refuse and one says it took is not taken: it may be in somebody's hands, and nothing more is certain.
+    let used = ["send", "bob", "1", "--from", "alice", "--yes", "--nonce", "1"];
+    let refused = wallet.failure(&[&used[..], &["--no-wait"]].concat());
+    assert_eq!(refused, (6, "OUTCOME_UNKNOWN".to_owned()));
     let history = warned(&["history", "alice"], &liar);
     let [only] = history["transactions"].as_array().unwrap().as_slice() else { panic!("{history}") };
     assert_eq!(only["body"]["operations"][0]["transfer"]["amount"], "12500000000");

@@ -324,6 +324,12 @@ impl Nodes {
         answers
     }
 
+    /// Whether the nodes at these URLs have more than a third of the stake.
+    pub fn weigh_enough(&self, urls: &[String]) -> bool {
+        let members = self.members.iter().filter(|member| urls.iter().any(|url| url == member.client.node()));
+        is_enough(stake_of(members.map(|member| (member.validator.as_str(), member.stake))), self.total_stake)
+    }
+
     /// Once per node: what is wrong with it does not change within a command.
     fn warn(&self, node: &str, problem: &str) {
         let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);

@@ -108,10 +108,13 @@ async fn hand_over(context: &Context, session: &Session, envelope: &Envelope) ->
     let mut uncertain = false;
     loop {
         let remaining = deadline.saturating_duration_since(Instant::now()).max(RETRY_PAUSE);
-        let mut refusals = Vec::new();
+        let (mut refusals, mut takers, mut state) = (Vec::new(), Vec::new(), TransactionState::Unspecified);
         for (node, answer) in session.nodes.submit(&transaction, remaining).await {
             match answer {
-                Ok(answer) if answer.tx_id == id => return Ok(Handover::Taken(answer.state())),
+                Ok(answer) if answer.tx_id == id => {
+                    state = answer.state();
+                    takers.push(node);
+                }
                 Ok(_) => {
                     uncertain = true;
                     refusals.push(NodeError::garbled(&node, "it calls the transaction another id"));
@@ -123,6 +126,11 @@ async fn hand_over(context: &Context, session: &Session, envelope: &Envelope) ->
                 }
             }
         }
+        if !takers.is_empty() && (refusals.is_empty() || session.nodes.weigh_enough(&takers)) {
+            return Ok(Handover::Taken(state));
+        }
+        // One that took it, while others refuse, has it and may spread it; or it lies.
+        uncertain |= !takers.is_empty();
         // Of several refusals, the one that a second try may overcome; else the first.
         let worth = refusals.iter().position(is_worth_retrying);
         let is_last = worth.is_none();
