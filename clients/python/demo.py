@@ -1,12 +1,13 @@
 """A walk through the client on a running network: python demo.py HOST:PORT SEED_HEX
 
 The key of the seed must have an account with some tokens. It is refused once, opens an account, pays into it, and follows the
-new account's transactions from the beginning, in two parts as after a lost connection.
+new account's transactions over a connection that is cut in between.
 """
 
 import itertools
 import sys
 
+from relay import Relay
 from tally import Client, Key, Refused
 from tally.v1 import transaction_pb2
 
@@ -34,10 +35,12 @@ fees = opened.receipt.fee + paid.receipt.fee
 assert client.account(payer.address).balance == before - 2 * unit - unit // 2 - fees
 assert client.account(friend.address).balance == 2 * unit + unit // 2
 
-first = next(client.transactions(friend.address, from_height=1))
-assert first.tx_id == opened.tx_id
-second = next(client.transactions(friend.address, from_height=first.receipt.height + 1))
-assert second.tx_id == paid.tx_id
+relay = Relay(target)
+followed = Client(relay.address).transactions(friend.address, from_height=1)
+assert [next(followed).tx_id, next(followed).tx_id] == [opened.tx_id, paid.tx_id]
+relay.cut()
+again = client.send(payer, friend.address, 1)
+assert next(followed).tx_id == again.tx_id, "after the connection was lost"
 heights = [block.header.height for block in itertools.islice(client.blocks(from_height=1), 5)]
 assert heights == [1, 2, 3, 4, 5], heights
 print("streams: each transaction once, no block missing")

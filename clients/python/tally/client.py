@@ -16,6 +16,8 @@ from tally.v1 import (
 # Codes after which nobody knows whether the node took what it was sent.
 _UNCERTAIN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNKNOWN)
 
+_UNKNOWN = transaction_pb2.TRANSACTION_STATE_UNKNOWN
+
 
 class Refused(Exception):
     """The node said no. `reason` is one of tally.v1.ErrorReason without its prefix; docs/errors.md explains each. Empty:
@@ -106,25 +108,45 @@ class Client:
                 if not refused.is_uncertain:
                     raise
                 time.sleep(0.2)
-        return self.wait(tx_id)
+        return self.wait(tx_id, transaction_pb2.TransactionBody.FromString(body).expire_time.seconds)
 
-    def wait(self, tx_id: str):
-        """The record of a transaction once it is final or has expired, however long that takes."""
+    def wait(self, tx_id: str, expires: int = 0):
+        """The record of a transaction once it is final or has expired, however long that takes and however often the node
+        is lost meanwhile. `expires`, in Unix seconds, where it is known: a node that has looked past it and does not know
+        the transaction is not waited for any longer."""
         request = transaction_service_pb2.WaitTransactionRequest(tx_id=tx_id, timeout=Duration(seconds=10))
         settled = (transaction_pb2.TRANSACTION_STATE_FINALIZED, transaction_pb2.TRANSACTION_STATE_EXPIRED)
         while True:
-            record = self._call(self._transactions.WaitTransaction, request, timeout=20.0).transaction
-            if record.state in settled:
-                return record
+            try:
+                answer = self._call(self._transactions.WaitTransaction, request, timeout=20.0)
+            except Refused as refused:
+                if not refused.is_uncertain:
+                    raise
+                time.sleep(0.2)
+                continue
+            if answer.transaction.state in settled:
+                return answer.transaction
+            if expires and answer.block_time.seconds > expires and answer.transaction.state == _UNKNOWN:
+                raise Refused(
+                    grpc.StatusCode.NOT_FOUND,
+                    f"{tx_id} is not known at height {answer.height}, past its expiry: it ran before what this node keeps, or never",
+                    "TRANSACTION_NOT_FOUND",
+                )
 
     def transactions(self, account: str = "", from_height: int = 0):
         """Final transactions, each once and in order, from a height (0: the next block) on, for ever. A stream that breaks
         is taken up again where it was."""
+        # Of a block that comes in several messages, a stream that is taken up inside it tells the beginning again.
+        last = (0, 0)
         while True:
             request = transaction_service_pb2.StreamTransactionsRequest(account=account, from_height=from_height)
             try:
                 for message in self._transactions.StreamTransactions(request):
-                    yield from message.transactions
+                    for record in message.transactions:
+                        place = (record.receipt.height, record.receipt.index + 1)
+                        if place > last:
+                            last = place
+                            yield record
                     from_height = message.height + 1
             except grpc.RpcError as error:
                 self._resume_after(error)
