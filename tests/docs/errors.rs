@@ -16,6 +16,15 @@ The wallet puts each reason into words with its facts, and ends with the exit co
 |---|---|---|---|
 ";
 
+const OWN: &str = "
+## Reasons of the wallet itself
+
+What the wallet finds by itself, before or without a node.
+
+| reason | meaning | exit code | what to do |
+|---|---|---|---|
+";
+
 const TAIL: &str = "
 ## Exit codes of the wallet
 
@@ -45,6 +54,10 @@ pub fn page() -> String {
         let (exit, advice) = tally_wallet::advice(reason);
         let advice = advice.replace("(not told)", "…").replace('|', "\\|");
         writeln!(page, "| `{reason}` | {meaning} | {exit} | {advice} |").unwrap();
+    }
+    page.push_str(OWN);
+    for own in tally_wallet::OWN_REASONS {
+        writeln!(page, "| `{}` | {} | {} | {} |", own.name, own.meaning, own.exit, own.next).unwrap();
     }
     page.push_str(TAIL);
     page

@@ -1,7 +1,9 @@
 //! What a command can end in: an exit code for scripts, and for people what happened and what to do next.
 
 mod advice;
+mod own;
 
+pub use own::{OWN_REASONS, OwnReason};
 use std::{collections::BTreeMap, io, path::PathBuf, time::SystemTime};
 
 use tally_types::{Amount, Hash, amount::AmountError, transaction::TransactionError};

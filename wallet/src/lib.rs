@@ -49,6 +49,8 @@ use crate::{
     output::Output,
 };
 
+pub use error::{OWN_REASONS, OwnReason};
+
 /// The exit code for a reason that a node gives, and the advice that goes with it: what docs/errors.md lists.
 pub fn advice(reason: &str) -> (u8, String) {
     let explained =
