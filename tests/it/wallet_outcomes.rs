@@ -70,6 +70,42 @@ async fn while_nothing_is_decided_nothing_is_called_failed_and_afterwards_everyt
     assert_eq!(wallet.json(&["balance", "alice"])["account"]["balance"], (FUNDS - paid - 3 * FEE).to_string());
 }
 
+/// What never ran is paid again under its own nonce: should a node have lied, the chain lets one of the two run.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lines_that_never_ran_are_signed_again_under_their_nonce() {
+    let mut network = Network::start(Plan::of(4)).await;
+    let wallet = Wallet::of(&network);
+    network.reach(1).await;
+    for node in [2, 3] {
+        network.nodes[node].kill();
+    }
+    let [_, bob, carol] = network.people();
+    let list = wallet.write("list.csv", format!("to,amount\n{},1\n{},2\n{},3\n", bob.name(), carol.name(), bob.name()));
+    let pay = ["pay", &list, "--from", "alice", "--yes", "--per-transaction", "2", "--expire-in", "3s"];
+    let (code, said) = failed(&wallet, &[&pay[..], &["--timeout", "1s"]].concat());
+    assert_eq!(code, 6, "{said}");
+    let over = until_when(&said).to_owned();
+    until("the expire time is over", async || (humantime_now() > over).then_some(())).await;
+    for node in [2, 3] {
+        network.nodes[node].start();
+    }
+    let height = network.height().await;
+    network.reach(height + 2).await;
+    // The account goes on meanwhile: a nonce that is next would be another.
+    wallet.json(&["send", &carol.name(), "1", "--from", "alice", "--nonce", "2", "--yes"]);
+    let paid = wallet.json(&pay);
+    assert_eq!((&paid["lines"], &paid["paid"]), (&Value::from(3), &Value::from(3)), "{paid}");
+    // The first two lines ran under the nonce of the transaction that never did.
+    let history = wallet.json(&["history", "alice"]);
+    let nonces: Vec<_> =
+        history["transactions"].as_array().unwrap().iter().map(|record| record["body"]["nonce"].clone()).collect();
+    assert_eq!(nonces, ["3", "1", "2"], "{history}");
+    assert_eq!(wallet.json(&["balance", "bob"])["account"]["balance"], (FUNDS + 4_000_000_000).to_string());
+    // The journal has all three, and a last run pays nothing more.
+    assert_eq!(wallet.json(&pay)["transactions"].as_array().unwrap().len(), 2);
+    assert_eq!(wallet.json(&["balance", "bob"])["account"]["balance"], (FUNDS + 4_000_000_000).to_string());
+}
+
 /// This second, as the wallet writes times: text of one form compares as time does.
 fn humantime_now() -> String {
     let now = prost_types::Timestamp::from(std::time::SystemTime::now());

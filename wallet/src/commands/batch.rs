@@ -187,12 +187,20 @@ impl Batch<'_> {
         let (token, nodes) = (&self.session.chain.token, &self.session.nodes);
         let total = self.list.lines.len();
         self.context.output.progress(journal.paid(), total);
-        for portion in self.portions(open) {
-            let (account, _) = nodes.account(&self.sender, token).await?;
+        // What is said to have never run goes first, under its own nonce: the chain lets one of the two run.
+        let again = journal.never_ran();
+        let rest: Vec<usize> =
+            open.iter().copied().filter(|line| !again.iter().any(|(_, lines)| lines.contains(line))).collect();
+        let again = again.into_iter().map(|(nonce, lines)| (Some(nonce), lines));
+        let fresh = self.portions(&rest).into_iter().map(|lines| (None, lines));
+        for (nonce, portion) in again.chain(fresh) {
+            let nonce = match nonce {
+                Some(nonce) => nonce,
+                None => plan::next_nonce(&nodes.account(&self.sender, token).await?.0),
+            };
             // Blocks went on since the connection was made, and expire times count from the latest.
             let chain = self.session.refreshed().await?;
-            let draft = self.draft(&portion, plan::next_nonce(&account))?;
-            let envelope = draft.build(&chain, SystemTime::now())?.sign(secret)?;
+            let envelope = self.draft(&portion, nonce)?.build(&chain, SystemTime::now())?.sign(secret)?;
             journal.signed(&envelope, &portion)?;
             self.deliver(journal, &envelope, false).await?;
             self.context.output.progress(journal.paid(), total);
@@ -250,6 +258,16 @@ impl Batch<'_> {
                 }
                 Err(WalletError::Fate(fate))
             }
+            // Another transaction has its nonce: a payment from elsewhere, or the one before it, which was said to have never run.
+            Err(WalletError::Node(error)) if error.reason.starts_with("NONCE_") => Err(WalletError::Node(NodeError {
+                message: format!("{}: something else ran under the nonce of these lines", error.message),
+                next: format!(
+                    "look at `tally-wallet history`: if these lines are not in it, pay them as a list of their own; {} keeps \
+                     them unpaid",
+                    journal.path().display()
+                ),
+                ..error
+            })),
             // Whoever refused has the bytes. Until they can no longer run, their lines are not put into others.
             Err(WalletError::Node(error)) => Err(WalletError::Node(NodeError {
                 message: error.message.replacen("rejected, it will not run", "rejected", 1),

@@ -189,6 +189,20 @@ impl Journal {
         (0..self.lines).filter(|line| open[*line]).collect()
     }
 
+    /// Lines of transactions that are said to have never run, with the nonce of each: signed again under that nonce, one of the
+    /// two runs at most, whoever said so.
+    pub fn never_ran(&self) -> Vec<(u64, Vec<usize>)> {
+        let open = self.open_lines();
+        let mut again: Vec<(u64, Vec<usize>)> = Vec::new();
+        for entry in self.entries.iter().filter(|entry| entry.outcome == Some(Outcome::NeverRan)) {
+            let nonce = entry.envelope.body().nonce.0;
+            if entry.lines.iter().all(|line| open.contains(line)) && again.iter().all(|(known, _)| *known != nonce) {
+                again.push((nonce, entry.lines.clone()));
+            }
+        }
+        again
+    }
+
     /// How many lines are paid.
     pub fn paid(&self) -> usize {
         paid(&self.entries, self.lines).into_iter().filter(|paid| *paid).count()
