@@ -242,3 +242,104 @@ async fn connections_are_bounded() {
     drop((first, client));
     waiting.await.unwrap().unwrap();
 }
+
+/// A wait for a transaction that nobody knows: it lasts as long as it is given.
+fn long_wait() -> tally::WaitTransactionRequest {
+    let timeout = Some(prost_types::Duration { seconds: 60, nanos: 0 });
+    tally::WaitTransactionRequest { tx_id: "00".repeat(32), timeout }
+}
+
+#[tokio::test]
+async fn calls_on_one_connection_are_bounded_and_other_connections_go_on() {
+    let server = Server::start(Limits { calls_per_connection_max: 2, ..quick() }).await;
+    let (full, other) = (server.connect().await, server.connect().await);
+    // The server's bound has arrived once a call was answered.
+    ChainServiceClient::new(full.clone()).get_chain_info(tally::GetChainInfoRequest {}).await.unwrap();
+    let waits: Vec<_> = (0..2)
+        .map(|_| {
+            let mut client = TransactionServiceClient::new(full.clone());
+            tokio::spawn(async move { client.wait_transaction(long_wait()).await })
+        })
+        .collect();
+    let mut another = ChainServiceClient::new(full.clone());
+    let mut held = tokio::spawn(async move { another.get_chain_info(tally::GetChainInfoRequest {}).await });
+    for _ in 0..50 {
+        ChainServiceClient::new(other.clone()).get_chain_info(tally::GetChainInfoRequest {}).await.unwrap();
+    }
+    assert!(!held.is_finished(), "a third call was served beside two");
+    // A caller that goes away makes room.
+    waits.into_iter().for_each(|wait| wait.abort());
+    tokio::time::timeout(Duration::from_secs(30), &mut held).await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_call_that_is_cancelled_or_past_its_deadline_waits_no_longer() {
+    let server = Server::start(Limits { waits_max: 1, ..quick() }).await;
+    let channel = server.connect().await;
+    let free = async || {
+        let timeout = Some(prost_types::Duration { seconds: 0, nanos: 1_000_000 });
+        let message = tally::WaitTransactionRequest { timeout, ..long_wait() };
+        TransactionServiceClient::new(channel.clone()).wait_transaction(message).await.is_ok()
+    };
+    assert!(free().await);
+    let mut client = TransactionServiceClient::new(channel.clone());
+    // Again and again, until it has the one place there is.
+    let cancelled = tokio::spawn(async move { while client.wait_transaction(long_wait()).await.is_err() {} });
+    until(async || !free().await).await;
+    cancelled.abort();
+    until(free).await;
+    // A deadline is the caller's word for the same, and the server keeps it: here the caller itself goes on listening.
+    let mut raw = tonic::client::Grpc::new(channel.clone());
+    raw.ready().await.unwrap();
+    let mut message = tonic::Request::new(long_wait());
+    message.metadata_mut().insert("grpc-timeout", "50m".parse().unwrap());
+    let codec = tonic_prost::ProstCodec::<_, tally::WaitTransactionResponse>::default();
+    let path = "/tally.v1.TransactionService/WaitTransaction".parse().unwrap();
+    let late = raw.unary(message, path, codec).await.map(|_| ()).unwrap_err();
+    assert!(matches!(late.code(), Code::DeadlineExceeded | Code::Cancelled), "{late:?}");
+    until(free).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_no_longer_answers_is_closed() {
+    let limits = Limits {
+        keepalive_interval: Duration::from_millis(50),
+        keepalive_timeout: Duration::from_millis(50),
+        ..quick()
+    };
+    let server = Server::start(limits).await;
+    // HTTP/2's preface, empty settings, and then nothing: no answer to any PING.
+    let mut silent = TcpStream::connect(server.address).await.unwrap();
+    silent.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    let mut told = Vec::new();
+    let closed = tokio::time::timeout(Duration::from_secs(30), silent.read_to_end(&mut told)).await;
+    assert!(closed.is_ok(), "still open");
+    // One that answers lives on.
+    let channel = server.connect().await;
+    for _ in 0..5 {
+        ChainServiceClient::new(channel.clone()).get_chain_info(tally::GetChainInfoRequest {}).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(60)).await;
+    }
+}
+
+#[tokio::test]
+async fn as_many_payments_as_a_call_may_hold_are_taken_and_more_bytes_are_refused() {
+    let server = Server::start(quick()).await;
+    let channel = server.connect().await;
+    let mut client = TransactionServiceClient::new(channel.clone());
+    let submit = |count: u64, memo: usize| {
+        let of = |nonce| {
+            let body = tally::TransactionBody { memo: "m".repeat(memo), ..server.world.body(5, nonce) };
+            server.world.sign(5, &body)
+        };
+        tally::SubmitTransactionsRequest { transactions: (1..=count).map(of).collect() }
+    };
+    let most = submit(1000, 0);
+    let bytes = prost::Message::encoded_len(&most);
+    let answer = client.submit_transactions(most).await;
+    let results = answer.unwrap_or_else(|refused| panic!("{bytes} bytes: {refused:?}")).into_inner().results;
+    assert_eq!(results.len(), 1000);
+    assert!(results.iter().all(|result| !result.tx_id.is_empty()));
+    let refused = client.submit_transactions(submit(1000, 100)).await.unwrap_err();
+    assert_eq!(shown(&refused), "InvalidArgument REQUEST_TOO_LARGE maximum=262144");
+}
