@@ -245,7 +245,7 @@ mod tests {
     fn what_two_of_four_tell_is_told_in_the_order_of_the_chain() {
         let mut decision = Decision::new(4);
         let (first, second) = (record(7, 0, "a"), record(9, 3, "b"));
-        assert!(decision.take(0, message(9, &[second.clone()])));
+        assert!(decision.take(0, message(9, std::slice::from_ref(&second))));
         assert!(decision.take(1, message(7, std::slice::from_ref(&first))));
         assert_eq!(ids(decision.decide(two)), (vec![], vec![]), "one of them may be a liar");
         assert!(decision.take(2, message(9, &[first.clone(), second.clone()])));
