@@ -4,9 +4,9 @@
 //! reader accepts must be written again as the same bytes, and a lax reader must read the same in it.
 //!
 //! Two ways to run it. `cargo test -p tally-fuzz` bends good inputs, on any toolchain, `FUZZ_RUNS` times per target.
-//! `cargo fuzz` (a nightly toolchain, a C++ compiler) looks for new paths through the code:
+//! `cargo fuzz` (a C++ compiler; a nightly toolchain, or the stable one told to behave like it) looks for new paths through the code:
 //! `cargo run -p tally-fuzz --example seeds` writes good inputs to `fuzz/corpus`, then
-//! `cargo +nightly fuzz run transaction --features libfuzzer -- -timeout=1 -rss_limit_mb=2048`.
+//! `RUSTC_BOOTSTRAP=1 cargo fuzz run transaction --features libfuzzer -s none -- -timeout=1 -rss_limit_mb=2048`.
 
 pub mod bend;
 mod chain;

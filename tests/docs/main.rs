@@ -31,3 +31,18 @@ fn api_md_is_what_the_contract_says() {
 fn errors_md_names_every_reason() {
     check("errors.md", &errors::page());
 }
+
+/// `.ci/grpcurl` runs what stands there and compares the outputs; this sees to it that nothing is left out.
+#[test]
+fn grpcurl_md_walks_through_every_call() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/grpcurl.md");
+    let written = fs::read_to_string(path).unwrap();
+    for file in contract::files() {
+        for service in &file.descriptor.service {
+            for method in &service.method {
+                let call = format!("tally.v1.{}/{}", service.name(), method.name());
+                assert!(written.contains(&call), "docs/grpcurl.md does not show {call}");
+            }
+        }
+    }
+}
