@@ -50,14 +50,19 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 async fn home_with_history() -> (Network, PathBuf) {
     let params = tally_types::Params { idle_interval_ms: 10, ..tally_types::Params::default() };
     let mut network = Network::start(Plan { params, payers: 4, ..Plan::of(1) }).await;
-    let load = Load::start(&network);
+    let mut load = Load::start(&network);
+    load.more(60).await;
+    load.stop().await;
+    // Without work a block follows the last one after 10 ms; each wait has its own deadline.
+    for height in [300, 600, 900] {
+        network.reach(height).await;
+    }
     let snapshots = network.nodes[0].home.join("snapshots");
     until("a snapshot is written", async || {
         let written = |path: PathBuf| path.extension().is_some_and(|kind| kind != "tmp");
         fs::read_dir(&snapshots).ok()?.flatten().any(|entry| written(entry.path())).then_some(())
     })
     .await;
-    load.stop().await;
     network.nodes[0].terminate().await;
     let home = network.nodes[0].home.clone();
     (network, home)
