@@ -21,7 +21,7 @@ const EVERY: usize = 151;
 /// Files of which a node can do without none: they are refused when they do not hold together.
 const NEEDED: [&str; 4] = ["genesis.json", "node.toml", "validator.key", "format"];
 
-/// What `tally-node check` says of a home, or its last words.
+/// What `tally-node check` says of a home, or what is wrong with it.
 fn check(home: &Path) -> Result<Value, String> {
     let output = tally_node().args(["check", "--output", "json", "--home"]).arg(home).output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
@@ -29,8 +29,10 @@ fn check(home: &Path) -> Result<Value, String> {
         Some(0) => Ok(serde_json::from_slice(&output.stdout).unwrap()),
         Some(1) => {
             assert!(output.stdout.is_empty());
-            let last = said.lines().last().unwrap_or_default();
-            Err(last.strip_prefix("error: ").unwrap_or_else(|| panic!("{said}")).to_owned())
+            assert!(!said.contains("a bug"), "{said}");
+            // A complaint about a configuration shows the lines it is about.
+            let (_, error) = said.split_once("error: ").unwrap_or_else(|| panic!("{said}"));
+            Err(error.to_owned())
         }
         other => panic!("exit code {other:?}: {said}"),
     }
