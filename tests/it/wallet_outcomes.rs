@@ -106,6 +106,33 @@ async fn lines_that_never_ran_are_signed_again_under_their_nonce() {
     assert_eq!(wallet.json(&["balance", "bob"])["account"]["balance"], (FUNDS + 4_000_000_000).to_string());
 }
 
+/// A nonce that another payment has used meanwhile does not keep lines unpaid.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lines_whose_nonce_something_else_used_are_paid_under_another() {
+    let mut network = Network::start(Plan::of(4)).await;
+    let wallet = Wallet::of(&network);
+    network.reach(1).await;
+    for node in [2, 3] {
+        network.nodes[node].kill();
+    }
+    let [_, bob, carol] = network.people();
+    let list = wallet.write("list.csv", format!("to,amount\n{},1\n", bob.name()));
+    let pay = ["pay", &list, "--from", "alice", "--yes", "--expire-in", "3s"];
+    let (code, said) = failed(&wallet, &[&pay[..], &["--timeout", "1s"]].concat());
+    assert_eq!(code, 6, "{said}");
+    let over = until_when(&said).to_owned();
+    until("the expire time is over", async || (humantime_now() > over).then_some(())).await;
+    for node in [2, 3] {
+        network.nodes[node].start();
+    }
+    let height = network.height().await;
+    network.reach(height + 2).await;
+    wallet.json(&["send", &carol.name(), "1", "--from", "alice", "--nonce", "1", "--yes"]);
+    let paid = wallet.json(&pay);
+    assert_eq!((&paid["lines"], &paid["paid"]), (&Value::from(1), &Value::from(1)), "{paid}");
+    assert_eq!(wallet.json(&["balance", "bob"])["account"]["balance"], (FUNDS + 1_000_000_000).to_string());
+}
+
 /// This second, as the wallet writes times: text of one form compares as time does.
 fn humantime_now() -> String {
     let now = prost_types::Timestamp::from(std::time::SystemTime::now());

@@ -15,6 +15,7 @@ use std::{
 };
 
 use serde_json::json;
+use tally_proto::v1::ExecutionResult;
 use tally_types::{Address, Amount, SecretKey};
 
 use self::{
@@ -103,6 +104,23 @@ impl Batch<'_> {
             self.context.output.note(&format!("finding out what became of {}", envelope.id()));
             self.deliver(journal, &envelope, true).await?;
         }
+        // Before lines are paid anew: perhaps it did run, whoever said that it never will.
+        for (envelope, _) in journal.never_ran() {
+            let answer = match self.session.nodes.transaction(&envelope.id(), &self.session.chain.token).await {
+                Err(error) if error.exit == Exit::NotFound => continue,
+                answer => answer?,
+            };
+            let record = answer.transaction.filter(|record| record.tx_id == envelope.id().to_string());
+            let Some(receipt) = record.and_then(|record| record.receipt) else { continue };
+            let outcome = match receipt.result() {
+                ExecutionResult::Ok => Outcome::Final { height: receipt.height },
+                ExecutionResult::Failed => {
+                    Outcome::Failed { height: receipt.height, reason: receipt.failure_reason.clone() }
+                }
+                ExecutionResult::Unspecified => continue,
+            };
+            journal.settled(&envelope, outcome)?;
+        }
         Ok(())
     }
 
@@ -187,8 +205,20 @@ impl Batch<'_> {
         let (token, nodes) = (&self.session.chain.token, &self.session.nodes);
         let total = self.list.lines.len();
         self.context.output.progress(journal.paid(), total);
-        // What is said to have never run goes first, under its own nonce: the chain lets one of the two run.
-        let again = journal.never_ran();
+        // What is said to have never run goes first, under its own nonce, unless something else has used that: the chain lets
+        // one of the two run, whoever said so.
+        let mut again = Vec::new();
+        for (envelope, lines) in journal.never_ran() {
+            let nonce = envelope.body().nonce.0;
+            let body = self.draft(&lines, nonce)?.build(&self.session.refreshed().await?, SystemTime::now())?.message();
+            match nodes.simulate(&body, token).await {
+                Err(error) if matches!(error.reason.as_str(), "NONCE_IN_USE" | "NONCE_TOO_LOW") => {}
+                answer => {
+                    answer?;
+                    again.push((nonce, lines));
+                }
+            }
+        }
         let rest: Vec<usize> =
             open.iter().copied().filter(|line| !again.iter().any(|(_, lines)| lines.contains(line))).collect();
         let again = again.into_iter().map(|(nonce, lines)| (Some(nonce), lines));
@@ -258,16 +288,6 @@ impl Batch<'_> {
                 }
                 Err(WalletError::Fate(fate))
             }
-            // Another transaction has its nonce: a payment from elsewhere, or the one before it, which was said to have never run.
-            Err(WalletError::Node(error)) if error.reason.starts_with("NONCE_") => Err(WalletError::Node(NodeError {
-                message: format!("{}: something else ran under the nonce of these lines", error.message),
-                next: format!(
-                    "look at `tally-wallet history`: if these lines are not in it, pay them as a list of their own; {} keeps \
-                     them unpaid",
-                    journal.path().display()
-                ),
-                ..error
-            })),
             // Whoever refused has the bytes. Until they can no longer run, their lines are not put into others.
             Err(WalletError::Node(error)) => Err(WalletError::Node(NodeError {
                 message: error.message.replacen("rejected, it will not run", "rejected", 1),

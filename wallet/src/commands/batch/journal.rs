@@ -189,18 +189,18 @@ impl Journal {
         (0..self.lines).filter(|line| open[*line]).collect()
     }
 
-    /// Lines of transactions that are said to have never run, with the nonce of each: signed again under that nonce, one of the
-    /// two runs at most, whoever said so.
-    pub fn never_ran(&self) -> Vec<(u64, Vec<usize>)> {
+    /// Transactions that are said to have never run and whose lines are open, with those lines; the last of each nonce.
+    pub fn never_ran(&self) -> Vec<(Envelope, Vec<usize>)> {
         let open = self.open_lines();
-        let mut again: Vec<(u64, Vec<usize>)> = Vec::new();
+        let mut found: Vec<(Envelope, Vec<usize>)> = Vec::new();
         for entry in self.entries.iter().filter(|entry| entry.outcome == Some(Outcome::NeverRan)) {
-            let nonce = entry.envelope.body().nonce.0;
-            if entry.lines.iter().all(|line| open.contains(line)) && again.iter().all(|(known, _)| *known != nonce) {
-                again.push((nonce, entry.lines.clone()));
+            if entry.lines.iter().all(|line| open.contains(line)) {
+                let nonce = entry.envelope.body().nonce;
+                found.retain(|(other, _)| other.body().nonce != nonce);
+                found.push((entry.envelope.clone(), entry.lines.clone()));
             }
         }
-        again
+        found
     }
 
     /// How many lines are paid.
@@ -366,6 +366,24 @@ mod tests {
             assert_eq!(fs::read(&path).unwrap(), text, "a torn line is cut off");
         }
         assert_eq!(Journal::look(&path, &subject()).unwrap(), [true, true, false, false, false]);
+    }
+
+    #[test]
+    fn what_never_ran_is_known_by_its_nonce_until_something_pays_its_lines() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut journal = Journal::open(&folder.path().join("journal"), subject()).unwrap();
+        let (first, second) = (envelope(2, 1), envelope(2, 2));
+        journal.signed(&first, &[0]).unwrap();
+        assert!(journal.never_ran().is_empty(), "it may run");
+        journal.settled(&first, Outcome::NeverRan).unwrap();
+        assert_eq!(journal.never_ran(), [(first.clone(), vec![0])]);
+        journal.signed(&second, &[0, 1]).unwrap();
+        assert!(journal.never_ran().is_empty(), "the second may run");
+        journal.settled(&second, Outcome::NeverRan).unwrap();
+        assert_eq!(journal.never_ran(), [(second, vec![0, 1])]);
+        // It ran after all: what was said last counts.
+        journal.settled(&first, Outcome::Final { height: 9 }).unwrap();
+        assert_eq!((journal.open_lines(), journal.never_ran()), (vec![1, 2, 3, 4], vec![]));
     }
 
     #[test]
