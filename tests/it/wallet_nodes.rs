@@ -287,7 +287,31 @@ async fn a_node_that_accepts_and_never_answers_changes_nothing_but_a_warning() {
         // Far less than the deadline of a call to it, several of which would follow each other.
         assert!(begun.elapsed() < Duration::from_secs(20), "{arguments:?} took {:?}", begun.elapsed());
     }
+    // Named on the line, without pins: nobody waits for it either, and it is only missed.
+    let (stranger, named) = (Wallet::new(), urls.join(","));
+    let output = stranger.run(&["balance", "alice", "--node", &named]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{said}");
+    let missed = format!("{}: it does not answer in time; going on with the other nodes", urls[3]);
+    assert!(said.contains(&missed), "{said}");
     // Alone it is an error, in the time that was given.
     let output = wallet.command().args(["balance", "alice", "--node", &urls[3], "--timeout", "2s"]).output().unwrap();
     assert_eq!(output.status.code(), Some(3), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Without a pinned chain nobody can say which of two is meant, so neither is believed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_of_two_chains_are_refused_if_none_is_pinned() {
+    let one = Network::start(Plan::of(1)).await;
+    let other = Network::start(Plan::of(1)).await;
+    let url = |network: &Network| format!("http://{}", network.nodes[0].client);
+    let wallet = Wallet::new();
+    let both = format!("{},{}", url(&one), url(&other));
+    let refused = wallet.failure(&["balance", "alice", "--node", &both]);
+    assert_eq!(refused, (10, "WRONG_NETWORK".to_owned()));
+    // With one of them pinned, the node of the other is left out.
+    wallet.json(&["network", "add", "it", "--node", &url(&one)]);
+    let output = wallet.run(&["balance", "alice", "--node", &both]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && said.contains(&url(&other)), "{said}");
 }

@@ -179,7 +179,7 @@ pub enum Command {
         /// Then go on with new ones, oldest first, until Ctrl-C.
         #[arg(long)]
         follow: bool,
-        /// As CSV, one row for each operation that touches the account.
+        /// As CSV, one row for each operation that touches the account; --output then holds for failures alone.
         #[arg(long, conflicts_with = "follow")]
         csv: bool,
     },

@@ -130,7 +130,7 @@ pub enum UsageError {
     Secret(crate::target::SecretKind),
     /// Words given as arguments.
     #[error("the words of a key stand on the command line")]
-    BareWords,
+    Words,
     /// No home folder.
     #[error("there is no folder for the configuration: neither XDG_CONFIG_HOME nor HOME is set")]
     NoConfigFolder,
@@ -407,7 +407,7 @@ impl WalletError {
             WalletError::Input(InputError::Interrupted) | WalletError::Interrupted => "INTERRUPTED",
             WalletError::Input(_) => "SECRET_INPUT",
             WalletError::Target(TargetError::Secret(_))
-            | WalletError::Usage(UsageError::Secret(_) | UsageError::BareWords) => "SECRET_TYPED",
+            | WalletError::Usage(UsageError::Secret(_) | UsageError::Words) => "SECRET_TYPED",
             WalletError::Target(_) => "ADDRESS_INVALID",
             WalletError::Amount(_) => "AMOUNT_INVALID",
             WalletError::Config(ConfigError::NetworkNotFound(_)) => "NETWORK_NOT_FOUND",

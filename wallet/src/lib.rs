@@ -44,7 +44,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     cli::{Cli, ColorWhen, OutputForm},
-    error::{UsageError, WalletError},
+    error::{Exit, UsageError, WalletError},
     origin::Origins,
     output::Output,
 };
@@ -63,8 +63,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
     let words: Vec<String> = args.iter().skip(1).map(|arg| arg.to_string_lossy().into_owned()).collect();
     // Before clap, whose complaint would repeat them.
-    if target::has_bare_words(&words) {
-        return fail(Output::new(form_of(&words), false), &UsageError::BareWords.into());
+    if target::has_words(&words) {
+        return fail(Output::new(form_of(&words), false), &UsageError::Words.into(), &words);
     }
     let color = match color_of(&words) {
         ColorWhen::Auto => clap::ColorChoice::Auto,
@@ -81,14 +81,14 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => {
             let text = error.render();
             let text = if stderr_color(color_of(&words)) { text.ansi().to_string() } else { text.to_string() };
-            Output::new(form_of(&words), false).usage_failure(&text);
-            return ExitCode::from(error::Exit::Usage as u8);
+            Output::new(form_of(&words), false).usage_failure(&target::hide_hex(&text, &words));
+            return ExitCode::from(Exit::Usage as u8);
         }
     };
     let output = Output::new(cli.globals.output, cli.globals.quiet).with_color(stderr_color(cli.globals.color));
     match run_command(cli, origins, output) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(output, &error),
+        Err(error) => fail(output, &error, &words),
     }
 }
 
@@ -113,8 +113,13 @@ fn run_command(cli: Cli, origins: Origins, output: Output) -> Result<(), WalletE
     result
 }
 
-fn fail(output: Output, error: &WalletError) -> ExitCode {
-    output.failure(error);
+fn fail(output: Output, error: &WalletError, words: &[String]) -> ExitCode {
+    let message = match error.exit() {
+        // What is wrong with an argument, a file or a key. All else is about hashes that were asked for.
+        Exit::Usage | Exit::Key | Exit::Failure => target::hide_hex(&error.to_string(), words),
+        _ => error.to_string(),
+    };
+    output.failure(error, &message);
     ExitCode::from(error.exit() as u8)
 }
 

@@ -4,6 +4,7 @@
 //! sent is shown without control characters: it must not be able to move a cursor or rewrite a line.
 
 use std::{
+    collections::BTreeMap,
     io::{self, IsTerminal as _, Write as _},
     time::{Duration, SystemTime},
 };
@@ -11,7 +12,10 @@ use std::{
 use serde_json::{Value, json};
 use tally_types::Hash;
 
-use crate::{cli::OutputForm, error::WalletError};
+use crate::{
+    cli::OutputForm,
+    error::{Exit, WalletError},
+};
 
 /// Bold red and yellow, as terminals of the last forty years understand them.
 const RED: &str = "1;31";
@@ -128,16 +132,19 @@ impl Output {
     }
 
     /// Why the command failed: what happened, why, and what to do next.
-    pub fn failure(self, error: &WalletError) {
+    pub fn failure(self, error: &WalletError, message: &str) {
         let next = error.next_step();
         match self.form {
             OutputForm::Text => {
-                to_stderr(&format!("{} {error}", self.paint("error:", RED)));
+                to_stderr(&format!("{} {message}", self.paint("error:", RED)));
                 if !next.is_empty() {
                     to_stderr(&format!("next: {next}"));
                 }
             }
-            OutputForm::Json => to_stderr(&failure_line(&error.reason(), &error.to_string(), &next, error).to_string()),
+            OutputForm::Json => {
+                let exit = error.exit() as u8;
+                to_stderr(&failure_line(&error.reason(), message, &next, exit, &error.metadata()).to_string());
+            }
         }
     }
 
@@ -148,21 +155,19 @@ impl Output {
             OutputForm::Json => {
                 let message = text.trim_start_matches("error: ").lines().next().unwrap_or_default();
                 let next = "see tally-wallet --help";
-                to_stderr(
-                    &json!({ "reason": "USAGE", "message": message, "nextStep": next, "exitCode": 2 }).to_string(),
-                );
+                to_stderr(&failure_line("USAGE", message, next, Exit::Usage as u8, &BTreeMap::new()).to_string());
             }
         }
     }
 }
 
-fn failure_line(reason: &str, message: &str, next: &str, error: &WalletError) -> Value {
+fn failure_line(reason: &str, message: &str, next: &str, exit: u8, metadata: &BTreeMap<String, String>) -> Value {
     json!({
         "reason": reason,
         "message": message,
         "nextStep": next,
-        "exitCode": error.exit() as u8,
-        "metadata": error.metadata(),
+        "exitCode": exit,
+        "metadata": metadata,
     })
 }
 
@@ -212,8 +217,7 @@ mod tests {
 
     #[test]
     fn a_failure_is_one_json_document() {
-        let error = WalletError::Interrupted;
-        let line = failure_line("INTERRUPTED", "interrupted", "", &error);
+        let line = failure_line("INTERRUPTED", "interrupted", "", 130, &BTreeMap::new());
         assert_eq!(
             line.to_string(),
             r#"{"exitCode":130,"message":"interrupted","metadata":{},"nextStep":"","reason":"INTERRUPTED"}"#

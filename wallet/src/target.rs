@@ -148,9 +148,22 @@ pub fn secret_kind(text: &str) -> Option<SecretKind> {
     (words.len() >= 6 && known.saturating_mul(4) >= words.len().saturating_mul(3)).then_some(SecretKind::Words)
 }
 
-/// Whether arguments that follow one another are BIP-39 words: somebody typed a phrase without quotes.
-pub fn has_bare_words(args: &[String]) -> bool {
-    args.windows(8).any(|run| run.iter().all(|word| derive::is_bip39_word(word)))
+/// Whether the words of a key stand among the arguments: quoted, or one after the other because somebody left the quotes out.
+/// There is no place where they belong.
+pub fn has_words(args: &[String]) -> bool {
+    let quoted = |arg: &String| {
+        let value = arg.split_once('=').map_or(arg.as_str(), |(_, value)| value);
+        secret_kind(arg) == Some(SecretKind::Words) || secret_kind(value) == Some(SecretKind::Words)
+    };
+    args.iter().any(quoted) || args.windows(8).any(|run| run.iter().all(|word| derive::is_bip39_word(word)))
+}
+
+/// `text` without what could be a secret key and stands in the arguments. Hex is also what hashes look like, so it cannot be
+/// refused wherever it stands; but a complaint about an argument can do without repeating it.
+pub fn hide_hex(text: &str, args: &[String]) -> String {
+    let runs = args.iter().flat_map(|arg| arg.split(|c: char| !c.is_ascii_hexdigit()));
+    let secrets = runs.filter(|run| secret_kind(run) == Some(SecretKind::Hex));
+    secrets.fold(text.to_owned(), |text, secret| text.replace(secret, "[hidden: it looks like a secret key]"))
 }
 
 #[cfg(test)]
@@ -191,10 +204,23 @@ mod tests {
     }
 
     #[test]
-    fn a_phrase_typed_without_quotes_is_noticed() {
+    fn the_words_of_a_key_are_noticed_with_and_without_quotes() {
         let args = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
-        assert!(has_bare_words(&args(&format!("tally-wallet send {PHRASE} 5"))));
-        assert!(!has_bare_words(&args("tally-wallet send alice 5 --memo coffee")));
+        assert!(has_words(&args(&format!("send {PHRASE} 5"))));
+        assert!(!has_words(&args("send alice 5 --memo coffee")));
+        for quoted in [PHRASE.to_owned(), format!("--memo={PHRASE}")] {
+            assert!(has_words(&["send".into(), quoted]));
+        }
+        assert!(!has_words(&["--memo=for the bread, the wine and you".into()]));
+    }
+
+    #[test]
+    fn a_complaint_hides_what_could_be_a_key_and_nothing_else() {
+        let (hex, hash) = ("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60", "ab".repeat(32));
+        for arg in [hex.to_owned(), format!("--limit={hex}"), format!("--x{hex}"), format!("./{hex}.key")] {
+            let shown = hide_hex(&format!("error: '{arg}' is wrong, block {hash} is right"), &[arg]);
+            assert!(!shown.contains(hex) && shown.contains(&hash), "{shown}");
+        }
     }
 
     #[test]

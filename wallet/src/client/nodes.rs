@@ -12,6 +12,7 @@
 
 mod agreement;
 mod following;
+mod reaching;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,14 +21,16 @@ use std::{
 };
 
 use tally_proto::v1;
-use tally_types::{Address, Genesis, Hash, Stake};
+use tally_types::{Address, Hash};
 use tokio::{task::JoinSet, time::Instant};
 use tonic::Status;
 
+pub use reaching::weigh;
+
 use super::{BlockId, ChainView, Client, HistoryQuery, NodeError, Trace, time};
 use crate::{
-    config::{Network, Panel, PanelNode},
-    error::{Exit, WalletError},
+    config::{Network, Panel},
+    error::WalletError,
     json,
     output::{Output, clean},
     token::Token,
@@ -85,28 +88,8 @@ impl Nodes {
             let member = Member { client, validator: String::new(), stake: 1 };
             return Ok((Nodes::of(vec![member], 1, way.output), chain));
         }
-        let nodes = Nodes::of(Vec::new(), 0, way.output);
-        let (clients, first_error) = nodes.reach(way).await;
-        let Some((any, _)) = clients.first() else {
-            return Err(first_error.unwrap_or_else(|| NodeError::unreachable("no node", "none was named").into()));
-        };
-        let pins = way.panel.filter(|panel| way.urls.iter().all(|url| panel.of(url).is_some()));
-        let panel = match pins {
-            Some(panel) => panel.clone(),
-            None => {
-                let genesis = match way.pinned.and_then(|(_, network)| network.genesis()) {
-                    Some(hash) => hash,
-                    None => any.chain(None).await?.chain.genesis_hash,
-                };
-                let clients: Vec<Client> = clients.iter().map(|(client, _)| client.clone()).collect();
-                weigh(&clients, &genesis).await?
-            }
-        };
-        let members = clients.iter().filter_map(|(client, _)| {
-            let pin = panel.of(client.node())?;
-            Some(Member { client: client.clone(), validator: pin.validator.clone(), stake: pin.stake })
-        });
-        let nodes = Nodes { members: members.collect(), total_stake: panel.total_stake, ..nodes };
+        let mut nodes = Nodes::of(Vec::new(), 0, way.output);
+        (nodes.members, nodes.total_stake) = reaching::reach(way, &|node, problem| nodes.warn(node, problem)).await?;
         let chain = nodes.chain(way.pinned).await?;
         Ok((nodes, chain))
     }
@@ -130,59 +113,6 @@ impl Nodes {
 
     fn of(members: Vec<Member>, total_stake: u64, output: Output) -> Nodes {
         Nodes { members, total_stake, output, warned: Arc::default() }
-    }
-
-    /// The nodes that answer for the pinned chain, and why the first of the others does not.
-    async fn reach(&self, way: Way<'_>) -> (Vec<(Client, ChainView)>, Option<WalletError>) {
-        let mut set = JoinSet::new();
-        for (place, url) in way.urls.iter().enumerate() {
-            let (url, timeout, trace) = (url.clone(), way.timeout, way.trace);
-            let pinned = way.pinned.map(|(name, network)| (name.to_owned(), network.clone()));
-            set.spawn(async move {
-                let attempt = async {
-                    let client = Client::connect(&url, timeout, trace).await?;
-                    let pinned = pinned.as_ref().map(|(name, network)| (name.as_str(), network));
-                    let chain = client.chain(pinned).await?;
-                    Ok::<_, WalletError>((client, chain))
-                };
-                (place, attempt.await)
-            });
-        }
-        let mut found = BTreeMap::new();
-        let mut silent: BTreeSet<&String> = way.urls.iter().collect();
-        let mut first_error: Option<WalletError> = None;
-        let mut stragglers = None;
-        loop {
-            let next = match stragglers {
-                None => set.join_next().await,
-                Some(until) => tokio::time::timeout_at(until, set.join_next()).await.unwrap_or(None),
-            };
-            match next {
-                None => break,
-                Some(Ok((place, Ok(answer)))) => {
-                    silent.remove(&way.urls[place]);
-                    found.insert(place, answer);
-                }
-                Some(Ok((place, Err(error)))) => {
-                    silent.remove(&way.urls[place]);
-                    self.warn(&way.urls[place], &error.to_string());
-                    // Another chain weighs more than silence: it is what a person has to know.
-                    if first_error.as_ref().is_none_or(|first| first.exit() != Exit::WrongNetwork) {
-                        first_error = Some(error);
-                    }
-                }
-                Some(Err(_)) => {}
-            }
-            if let Some(panel) = way.panel {
-                let heard: Vec<_> = found.values().filter_map(|(client, _)| panel.of(client.node())).collect();
-                let stake = stake_of(heard.iter().map(|node| (node.validator.as_str(), node.stake)));
-                if is_enough(stake, panel.total_stake) {
-                    stragglers.get_or_insert_with(|| Instant::now() + STRAGGLER_TIME);
-                }
-            }
-        }
-        silent.into_iter().for_each(|url| self.warn(url, "it does not answer in time"));
-        (found.into_values().collect(), first_error)
     }
 
     /// All nodes, in the order they were given.
@@ -339,30 +269,6 @@ impl Nodes {
             self.output.warning(&format!("{node}: {problem}; going on with the other nodes"));
         }
     }
-}
-
-/// Which validators `clients` say they are, with the stake that the genesis file gives those.
-pub async fn weigh(clients: &[Client], genesis: &Hash) -> Result<Panel, NodeError> {
-    let mut file = Err(NodeError::unreachable("no node", "none was named"));
-    for client in clients {
-        file = client.genesis(genesis).await;
-        if file.is_ok() {
-            break;
-        }
-    }
-    let first = clients.first().map(Client::node).unwrap_or_default();
-    let file = Genesis::parse(&file?).map_err(|error| NodeError::garbled(first, &error.to_string()))?;
-    let mut nodes = Vec::new();
-    for client in clients {
-        let validator = client.status().await.map(|status| status.validator).unwrap_or_default();
-        let member = file.validators.members().iter().find(|member| member.address.to_string() == validator);
-        let (validator, stake) = match member {
-            Some(member) => (validator, member.stake),
-            None => (String::new(), Stake(0)),
-        };
-        nodes.push(PanelNode { url: client.node().to_owned(), validator, stake: stake.0 });
-    }
-    Ok(Panel { total_stake: file.validators.total().0, nodes })
 }
 
 /// The stake of nodes, every validator counted once.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tonic::{Code, Status};
 
+use super::ANSWER_BYTES_MAX;
 use crate::output::{Output, clean};
 
 /// How much of the talk with nodes is shown on stderr.
@@ -56,7 +57,12 @@ fn grpcurl(node: &str, method: &str, request: &Value) -> String {
         true => String::new(),
         false => format!("-d {} ", quoted(&request.to_string())),
     };
-    format!("grpcurl -plaintext {data}{} tally.v1.{method}", quoted_if_odd(place))
+    // A block may be larger than the 4 MiB that grpcurl takes by itself.
+    let size = match method.starts_with("BlockService/") {
+        true => format!("-max-msg-sz {ANSWER_BYTES_MAX} "),
+        false => String::new(),
+    };
+    format!("grpcurl -plaintext {size}{data}{} tally.v1.{method}", quoted_if_odd(place))
 }
 
 /// `text` as one word of a shell.
@@ -85,6 +91,10 @@ mod tests {
         assert_eq!(
             grpcurl("http://n:1", "X/Y", &json!({ "memo": "it's $HOME" })),
             r#"grpcurl -plaintext -d '{"memo":"it'\''s $HOME"}' n:1 tally.v1.X/Y"#
+        );
+        assert_eq!(
+            grpcurl("http://n:1", "BlockService/GetBlock", &json!({ "height": "1" })),
+            r#"grpcurl -plaintext -max-msg-sz 50331648 -d '{"height":"1"}' n:1 tally.v1.BlockService/GetBlock"#
         );
         assert_eq!(quoted_if_odd("my file; rm"), "'my file; rm'");
         assert_eq!(quoted_if_odd(""), "''");

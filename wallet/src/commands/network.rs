@@ -111,7 +111,12 @@ async fn ask(context: &Context, name: &str, trusted: Option<Hash>) -> Result<(Ne
     if clients.len() < 2 {
         return Ok((network, None));
     }
-    let panel = nodes::weigh(&clients, &chain.chain.genesis_hash).await?;
+    let mut panel = Panel { total_stake: 0, nodes: Vec::new() };
+    for client in &clients {
+        let (node, total_stake) = nodes::weigh(client, &chain.chain.genesis_hash).await?;
+        panel.total_stake = total_stake;
+        panel.nodes.push(node);
+    }
     for node in panel.nodes.iter().filter(|node| node.stake == 0) {
         context.output.warning(&format!("{} is no validator: its word weighs nothing", node.url));
     }

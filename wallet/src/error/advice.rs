@@ -43,7 +43,7 @@ impl WalletError {
                 _ => String::new(),
             },
             WalletError::Target(TargetError::Secret(_))
-            | WalletError::Usage(UsageError::Secret(_) | UsageError::BareWords) => {
+            | WalletError::Usage(UsageError::Secret(_) | UsageError::Words) => {
                 "never type a secret as an argument: it is now in the shell's history, and was visible to other \
                  users. If it is a real key, move its tokens to a new one. To import a key: tally-wallet keys import \
                  NAME"
@@ -141,6 +141,6 @@ fn usage_next_step(error: &UsageError) -> &'static str {
         UsageError::OtherChain { .. } => "nothing was signed. Name the network that the transaction is for",
         UsageError::NotASignature => "copy the whole signature that `tally-wallet message sign` printed",
         UsageError::NotABlock(_) => "see `tally-wallet chain info` for the heights",
-        UsageError::Secret(_) | UsageError::BareWords => "",
+        UsageError::Secret(_) | UsageError::Words => "",
     }
 }
