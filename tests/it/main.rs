@@ -25,6 +25,7 @@ mod stream_limits;
 mod streams;
 mod supply;
 mod syncing;
+mod terminal;
 mod twins;
 mod wallet;
 mod wallet_batch;

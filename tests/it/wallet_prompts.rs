@@ -1,100 +1,15 @@
-//! What a person is asked, in a pseudo-terminal.
+//! What a person is asked, and what a person sees, in a pseudo-terminal.
 
-use std::{
-    io::{Read as _, Write as _},
-    process::ExitStatus,
-    sync::{Arc, Mutex},
-    time::Instant,
-};
+use std::{fs, path::Path, process::Stdio};
 
-use pty_process::blocking::{Command, Pty, open};
+use pty_process::blocking::Command;
 
 use crate::{
-    network::{DEADLINE, FUNDS, Network, Plan},
+    network::{FUNDS, Network, Plan},
+    payer::Payer,
+    terminal::Terminal,
     wallet::Wallet,
 };
-
-/// A wallet that somebody sits in front of.
-struct Terminal {
-    child: std::process::Child,
-    pty: Arc<Pty>,
-    said: Arc<Mutex<String>>,
-    reader: Option<std::thread::JoinHandle<()>>,
-}
-
-impl Terminal {
-    fn start(wallet: &Wallet, arguments: &[&str]) -> Terminal {
-        let (pty, pts) = open().unwrap();
-        // Wide enough that no line is broken.
-        pty.resize(pty_process::Size::new(50, 400)).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tally-wallet"));
-        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("TALLY_")) {
-            command = command.env_remove(name);
-        }
-        command = command.env("TALLY_CONFIG_DIR", wallet.path("config")).env("NO_COLOR", "1").args(arguments);
-        let child = command.current_dir(wallet.folder()).spawn(pts).unwrap();
-        let (pty, said) = (Arc::new(pty), Arc::new(Mutex::new(String::new())));
-        let (reader, heard) = (pty.clone(), said.clone());
-        let reader_thread = std::thread::spawn(move || {
-            let mut buffer = [0; 4096];
-            // The end of a terminal is an error on Linux.
-            while let Ok(count @ 1..) = (&*reader).read(&mut buffer) {
-                heard.lock().unwrap().push_str(&String::from_utf8_lossy(&buffer[..count]));
-            }
-        });
-        Terminal { child, pty, said, reader: Some(reader_thread) }
-    }
-
-    /// Waits until it has said `text`.
-    fn expect(&mut self, text: &str) -> &mut Terminal {
-        let begin = Instant::now();
-        while !self.said().contains(text) {
-            if let Some(status) = self.ended() {
-                assert!(self.said().contains(text), "{status} before {text:?}: {}", self.said());
-            }
-            assert!(begin.elapsed() < DEADLINE, "no {text:?} in {}", self.said());
-            std::thread::sleep(std::time::Duration::from_millis(10));
-        }
-        self
-    }
-
-    fn types(&mut self, keys: &str) -> &mut Terminal {
-        (&*self.pty).write_all(keys.as_bytes()).unwrap();
-        self
-    }
-
-    fn said(&self) -> String {
-        self.said.lock().unwrap().clone()
-    }
-
-    /// How it ended, if it did; everything it said was then heard.
-    fn ended(&mut self) -> Option<ExitStatus> {
-        let status = self.child.try_wait().unwrap()?;
-        if let Some(reader) = self.reader.take() {
-            reader.join().unwrap();
-        }
-        Some(status)
-    }
-
-    fn ends(&mut self) -> ExitStatus {
-        let begin = Instant::now();
-        loop {
-            if let Some(status) = self.ended() {
-                return status;
-            }
-            if begin.elapsed() > DEADLINE {
-                let _ = self.child.kill();
-                panic!("it does not end: {}", self.said());
-            }
-            std::thread::sleep(std::time::Duration::from_millis(10));
-        }
-    }
-
-    fn ends_with(&mut self, code: i32) {
-        let status = self.ends();
-        assert_eq!(status.code(), Some(code), "{}", self.said());
-    }
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_payment_is_shown_and_only_yes_is_yes() {
@@ -234,4 +149,195 @@ fn new_words_are_shown_once_and_bring_the_key_back() {
     let mut terminal = Terminal::start(&wallet, &["keys", "remove", "david"]);
     terminal.expect("Delete the key? [y/N] ").types("y\r").ends_with(0);
     assert_eq!(wallet.failure(&["keys", "show", "david"]), (8, "KEY_NOT_FOUND".into()));
+}
+
+/// What nobody agreed to is not done: every question of the wallet, answered with no, with the end of input, and with yes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_question_is_asked_and_the_end_of_input_is_no() {
+    let network = Network::start(Plan::of(1)).await;
+    let wallet = Wallet::of(&network);
+    let erin = Payer::new(60, &network.genesis.chain).name();
+    let list = wallet.write("list.csv", "to,amount\nbob,1\nbob,2\n");
+    let (built, signed, bare) = (wallet.path("built"), wallet.path("signed"), wallet.path("bare"));
+    wallet.json(&["send", "bob", "1", "--from", "alice", "--build-only", "--out", &built]);
+    let config = || fs::read_to_string(wallet.path("config/config.toml")).unwrap();
+    let before = config();
+    // What is asked, whether a passphrase is asked for then, and what is shown before and after.
+    let questions: [(&[&str], &str, bool, &str, &str); 5] = [
+        (
+            &["create-account", &erin, "5", "--from", "alice"],
+            "Open the account? [y/N] ",
+            true,
+            &erin,
+            "final according",
+        ),
+        (&["pay", &list, "--from", "alice"], "Pay all of them? [y/N] ", true, "2 lines in 1 transaction", "2/2 lines"),
+        (&["tx", "sign", &built, "--out", &signed], "Sign? [y/N] ", true, "1 TALLY", "signed"),
+        (
+            &["keys", "export", "bob", "--secret-file", &bare],
+            "Write the bare secret? [y/N] ",
+            true,
+            "all tokens of bob",
+            "bob",
+        ),
+        (
+            &["network", "remove", "it"],
+            "Forget this network and what it is pinned to? [y/N] ",
+            false,
+            "it: ",
+            "forgot it",
+        ),
+    ];
+    for (arguments, question, _, shown, _) in questions {
+        for answer in ["n\r", "\u{4}"] {
+            let mut terminal = Terminal::start(&wallet, arguments);
+            terminal.expect(question);
+            assert!(terminal.said().contains(shown), "{arguments:?}: {}", terminal.said());
+            terminal.types(answer).expect("nothing was changed, signed or sent").ends_with(8);
+        }
+    }
+    // A yes without a passphrase is no yes either.
+    for (arguments, question, secret, ..) in questions {
+        if secret {
+            let mut terminal = Terminal::start(&wallet, arguments);
+            terminal.expect(question).types("y\r").expect("Passphrase of key").types("\u{4}").ends_with(8);
+            terminal.expect("the passphrase is empty");
+        }
+    }
+    let [alice, bob, _] = network.people();
+    let balance = async |name: &str| network.nodes[0].account(name).await.map(|account| account.balance).ok();
+    assert_eq!((balance(&bob.name()).await, balance(&erin).await), (Some(FUNDS), None));
+    assert_eq!(balance(&alice.name()).await, Some(FUNDS));
+    assert!(!Path::new(&signed).exists() && !Path::new(&bare).exists());
+    assert_eq!(config(), before);
+
+    for (arguments, question, secret, _, done) in questions {
+        let mut terminal = Terminal::start(&wallet, arguments);
+        terminal.expect(question).types("y\r");
+        if secret {
+            terminal.expect("Passphrase of key").types("correct horse\r");
+        }
+        terminal.expect(done).ends_with(0);
+        assert!(!terminal.said().contains("correct horse"), "{}", terminal.said());
+    }
+    assert_eq!((balance(&bob.name()).await, balance(&erin).await), (Some(FUNDS + 3_000_000_000), Some(5_000_000_000)));
+    assert!(Path::new(&signed).exists() && Path::new(&bare).exists());
+    assert_ne!(config(), before);
+}
+
+#[test]
+fn secrets_are_typed_unseen_and_the_end_of_input_is_none() {
+    let wallet = Wallet::empty();
+    let phrase = format!("{}art", "abandon ".repeat(23));
+    let import = ["keys", "import", "frank"];
+    let words = "The words, separated by spaces: ";
+    for (typed, said) in [("\u{4}", "the words is empty"), ("\r", "the words is empty"), ("abandon art\r", "12")] {
+        let mut terminal = Terminal::start(&wallet, &import);
+        terminal.expect(words).types(typed).expect(said).ends_with(8);
+    }
+    let mut terminal = Terminal::start(&wallet, &import);
+    terminal.expect(words).types(&format!("{phrase}\r")).expect("New passphrase for key frank: ");
+    terminal.types("\u{4}").expect("the passphrase is empty").ends_with(8);
+    let mut terminal = Terminal::start(&wallet, &import);
+    terminal.expect(words).types(&format!("{phrase}\r")).expect("New passphrase for key frank: ");
+    terminal.types("sesame\r").expect("The same again: ").types("\u{4}").expect("the passphrase is empty").ends_with(8);
+    assert_eq!(wallet.failure(&["keys", "show", "frank"]), (8, "KEY_NOT_FOUND".into()));
+
+    let mut terminal = Terminal::start(&wallet, &import);
+    terminal.expect(words).types(&format!("{phrase}\r")).expect("New passphrase for key frank: ");
+    terminal.types("sesame\r").expect("The same again: ").types("sesame\r").expect("tally1").ends_with(0);
+    let said = terminal.said();
+    assert!(!said.contains("abandon") && !said.contains("sesame"), "{said}");
+    // Who types before the question is on the screen, which Ctrl-S holds back here: nothing of it is shown, and Ctrl-C counts.
+    let mut terminal = Terminal::start(&wallet, &["keys", "new", "gina"]);
+    terminal.types("\u{13}").expect_no_echo().types("barley\u{3}\u{11}").ends_with(130);
+    let said = terminal.said();
+    assert!(said.contains("New passphrase for key gina: ") && !said.contains("barley"), "{said}");
+    // Interrupted or ended, the old passphrase still opens the key.
+    for typed in ["\u{4}", "\u{3}"] {
+        let mut terminal = Terminal::start(&wallet, &["keys", "passphrase", "frank"]);
+        terminal.expect("Passphrase of key frank: ").types("sesame\r").expect("New passphrase for key frank: ");
+        terminal.types(typed).ends_with(if typed == "\u{3}" { 130 } else { 8 });
+    }
+    let mut terminal = Terminal::start(&wallet, &["keys", "rename", "frank", "franz"]);
+    terminal.expect("Passphrase of key frank: ").types("sesame\r").ends_with(0);
+}
+
+/// Half a terminal is none: somebody who cannot see a question cannot answer it, nor somebody who cannot type.
+#[test]
+fn with_one_terminal_of_two_nothing_is_asked() {
+    let wallet = Wallet::new();
+    for arguments in [&["keys", "remove", "bob"][..], &["keys", "new", "carl"]] {
+        let mut deaf = Terminal::start_with(&wallet, arguments, |command| command.stdin(Stdio::null()));
+        deaf.expect("there is no terminal to ask on").ends_with(8);
+        let said = wallet.path("said");
+        let stderr = fs::File::create(&said).unwrap();
+        let mut blind = Terminal::start_with(&wallet, arguments, |command| command.stderr(stderr));
+        blind.ends_with(8);
+        let said = fs::read_to_string(said).unwrap();
+        assert!(said.contains("there is no terminal to ask on"), "{said}");
+        // A result that goes elsewhere is no reason not to ask.
+        let mut piped = Terminal::start_with(&wallet, arguments, |command| command.stdout(Stdio::null()));
+        piped.expect(if arguments[1] == "new" { "New passphrase" } else { "[y/N] " }).types("\u{4}").ends_with(8);
+    }
+}
+
+/// One line, written over and over, for people alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn progress_is_shown_on_a_terminal_and_nowhere_else() {
+    let network = Network::start(Plan::of(1)).await;
+    let wallet = Wallet::of(&network);
+    let list = |name: &str| wallet.write(name, "to,amount\nbob,1\nbob,2\nbob,3\nbob,4\n");
+    let pay = |list: &str| {
+        let words = ["pay", list, "--from", "alice", "--yes", "--per-transaction", "1"];
+        words.map(str::to_owned).to_vec()
+    };
+    let with_passphrase = |command: Command| command.env("TALLY_PASSPHRASE", "correct horse");
+    let on_terminal = |list: &str, more: &[&str]| {
+        let arguments = pay(list);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).chain(more.iter().copied()).collect();
+        let mut terminal = Terminal::start_with(&wallet, &arguments, with_passphrase);
+        terminal.ends_with(0);
+        terminal.said()
+    };
+    let said = on_terminal(&list("seen"), &[]);
+    let bar = |filled: usize| format!("\r[{}{}] ", "#".repeat(filled), "-".repeat(40 - filled));
+    for (filled, count) in [(0, "0/4 lines"), (10, "1/4 lines"), (20, "2/4 lines"), (40, "4/4 lines")] {
+        assert!(said.contains(&format!("{}{count}", bar(filled))), "{count}: {said:?}");
+    }
+    let quiet = on_terminal(&list("quiet"), &["--quiet"]);
+    assert!(!quiet.contains("lines\r") && !quiet.contains("[#"), "{quiet:?}");
+    let json = on_terminal(&list("json"), &["--output", "json"]);
+    assert!(!json.contains("[#"), "{json:?}");
+    let output = wallet.command().args(pay(&list("piped"))).output().unwrap();
+    let piped = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && !piped.contains('\r') && !piped.contains("[#"), "{piped:?}");
+    assert_eq!(wallet.balance("bob"), FUNDS + 4 * 10_000_000_000);
+}
+
+#[test]
+fn colour_is_for_terminals_unless_somebody_says_otherwise() {
+    let wallet = Wallet::empty();
+    let red = "\u{1b}[1;31merror:\u{1b}[0m";
+    let on_terminal = |more: &[&str], change: fn(Command) -> Command| {
+        let arguments = [&["keys", "show", "nobody"][..], more].concat();
+        let mut terminal = Terminal::start_with(&wallet, &arguments, |command| change(command.env_remove("NO_COLOR")));
+        terminal.ends_with(8);
+        terminal.said().contains(red)
+    };
+    let piped = |more: &[&str]| {
+        let mut command = wallet.command();
+        let output = command.args(["keys", "show", "nobody"]).args(more).env_remove("NO_COLOR").output().unwrap();
+        String::from_utf8(output.stderr).unwrap().contains(red)
+    };
+    let plain = |command| command;
+    assert!(on_terminal(&[], plain));
+    assert!(!on_terminal(&[], |command| command.env("NO_COLOR", "1")));
+    assert!(on_terminal(&[], |command| command.env("NO_COLOR", "")), "https://no-color.org: not when it is empty");
+    assert!(on_terminal(&["--color", "always"], |command| command.env("NO_COLOR", "1")), "a flag is nearer");
+    assert!(!on_terminal(&["--color", "never"], plain));
+    assert!(!on_terminal(&["--output", "json"], plain));
+    assert!(!piped(&[]));
+    assert!(piped(&["--color", "always"]));
+    assert!(!piped(&["--color", "never"]));
 }

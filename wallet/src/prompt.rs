@@ -4,6 +4,8 @@
 //! which other users of the machine can read. A question is asked only when standard input and standard error are
 //! terminals; otherwise the error names the flag that answers it. The end of input is never consent and never a secret.
 
+mod unseen;
+
 use std::{
     io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _},
     path::{Path, PathBuf},
@@ -164,14 +166,12 @@ impl Prompt {
         if !self.may_ask {
             return Err(InputError::NobodyToAsk { question: what, flags });
         }
-        // Blocks this thread on purpose: rpassword answers Ctrl-C by raising SIGINT, and the terminal must have its echo
-        // back before anything acts on that.
-        let typed = rpassword::prompt_password(prompt).map_err(|source| match source.kind() {
+        let typed = unseen::ask(prompt).map_err(|source| match source.kind() {
             io::ErrorKind::Interrupted => InputError::Interrupted,
             io::ErrorKind::UnexpectedEof => InputError::Empty(what),
             _ => InputError::Read { what, place: "the terminal".into(), source },
         })?;
-        non_empty(Zeroizing::new(typed), what)
+        non_empty(typed, what)
     }
 }
 
