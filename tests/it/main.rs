@@ -31,6 +31,7 @@ mod wallet;
 mod wallet_batch;
 mod wallet_commands;
 mod wallet_inputs;
+mod wallet_interrupted;
 mod wallet_nodes;
 mod wallet_offline;
 mod wallet_outcomes;
