@@ -5,6 +5,7 @@ use serde_json::Value;
 use crate::{
     network::{FEE, FUNDS, Network, Plan, until},
     wallet::Wallet,
+    wallet_screens::Screen,
 };
 
 /// Runs a command that fails; its exit code and what it says on its last line.
@@ -37,6 +38,12 @@ async fn while_nothing_is_decided_nothing_is_called_failed_and_afterwards_everyt
     let (code, said) = failed(&wallet, &["send", "bob", "1", "--from", "alice", "--yes", "--timeout", "2s"]);
     assert_eq!((code, &said["reason"]), (6, &Value::from("OUTCOME_UNKNOWN")), "{said}");
     let id = said["metadata"]["txId"].as_str().unwrap_or_else(|| panic!("{said}")).to_owned();
+    let mut screen = Screen::new(vec![(network.genesis.chain.id.clone(), "CHAIN")]);
+    for node in &network.nodes {
+        screen.knows(format!("http://{}", node.client), "NODE");
+    }
+    screen.shows(&wallet, &format!("tx wait {id} --timeout 1s"));
+    screen.shows(&wallet, &format!("tx show {id}"));
     let expires = until_when(&said).to_owned();
     assert!(said["nextStep"].as_str().unwrap().contains(&format!("tally-wallet tx wait {id}")), "{said}");
     // Whoever knows the id only is told the same time by a node that has it.
@@ -66,6 +73,11 @@ async fn while_nothing_is_decided_nothing_is_called_failed_and_afterwards_everyt
     assert_eq!((code, &said["reason"]), (5, &Value::from("INSUFFICIENT_FUNDS")), "{said}");
     let (code, said) = failed(&wallet, &["tx", "wait", &late, "--timeout", "20s"]);
     assert_eq!((code, &said["reason"]), (7, &Value::from("EXPIRED")), "{said}");
+    for id in [short["txId"].as_str().unwrap(), &late] {
+        screen.shows(&wallet, &format!("tx wait {id}"));
+        screen.shows(&wallet, &format!("tx show {id}"));
+    }
+    screen.is_as_recorded("outcomes.txt");
     let paid = 1_000_000_000 + (FUNDS / 1_000_000_000 - 100) * 1_000_000_000;
     assert_eq!(wallet.json(&["balance", "alice"])["account"]["balance"], (FUNDS - paid - 3 * FEE).to_string());
 }
@@ -131,6 +143,42 @@ async fn lines_whose_nonce_something_else_used_are_paid_under_another() {
     let paid = wallet.json(&pay);
     assert_eq!((&paid["lines"], &paid["paid"]), (&Value::from(1), &Value::from(1)), "{paid}");
     assert_eq!(wallet.json(&["balance", "bob"])["account"]["balance"], (FUNDS + 1_000_000_000).to_string());
+}
+
+/// A line whose transaction was in a block without effect is paid by the next run, in a transaction of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lines_that_failed_in_a_block_are_paid_once_there_is_money() {
+    let mut network = Network::start(Plan::of(4)).await;
+    let wallet = Wallet::of(&network);
+    network.reach(1).await;
+    for node in [2, 3] {
+        network.nodes[node].kill();
+    }
+    let [_, bob, carol] = network.people();
+    let most = (FUNDS / 1_000_000_000 - 1).to_string();
+    wallet.json(&["send", &bob.name(), &most, "--from", "alice", "--yes", "--no-wait"]);
+    let list = wallet.write("list.csv", format!("to,amount\n{},1\n{},2\n", carol.name(), carol.name()));
+    let pay = ["pay", &list, "--from", "alice", "--yes"];
+    let (code, said) = failed(&wallet, &[&pay[..], &["--timeout", "1s"]].concat());
+    assert_eq!(code, 6, "{said}");
+    for node in [2, 3] {
+        network.nodes[node].start();
+    }
+    // Both of its lines failed together: nothing was paid but the fee. The next run tries anew, and there is no money for it.
+    for expected in [5, 4] {
+        let (code, said) = failed(&wallet, &pay);
+        assert_eq!((code, &said["reason"]), (expected, &Value::from("INSUFFICIENT_FUNDS")), "{said}");
+    }
+    assert_eq!(wallet.balance(&carol.name()), FUNDS);
+    wallet.json(&["send", "alice", "10", "--from", "bob", "--yes"]);
+    let paid = wallet.json(&pay);
+    assert_eq!((&paid["lines"], &paid["paid"]), (&Value::from(2), &Value::from(2)), "{paid}");
+    assert_eq!(wallet.balance(&carol.name()), FUNDS + 3_000_000_000);
+    let again = wallet.json(&pay);
+    assert_eq!(again["paid"], 2, "{again}");
+    assert_eq!(wallet.balance(&carol.name()), FUNDS + 3_000_000_000, "paid twice");
+    // What is left of one token and ten: the payment of both lines, and the fees of three transactions, five operations.
+    assert_eq!(wallet.balance("alice"), 11_000_000_000 - 3_000_000_000 - 5 * FEE);
 }
 
 /// This second, as the wallet writes times: text of one form compares as time does.

@@ -2,12 +2,15 @@
 //!
 //! The `match` has no wildcard on purpose: a reason added to `error.proto` does not compile here until it has words.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
 
 use tally_proto::v1::ErrorReason;
 use tally_types::Amount;
 
-use crate::{error::Exit, token::Token};
+use crate::{error::Exit, output::rfc3339, token::Token};
 
 /// What a reason came with.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +39,15 @@ impl Facts<'_> {
         self.metadata.get(key).map_or("(not told)", String::as_str)
     }
 
+    /// Times come as milliseconds of Unix time.
+    fn time(&self, key: &str) -> String {
+        let millis = self.metadata.get(key).and_then(|text| text.parse().ok());
+        match millis.and_then(|millis| SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(millis))) {
+            Some(time) => rfc3339(time),
+            None => self.get(key).to_owned(),
+        }
+    }
+
     fn amount(&self, key: &str) -> String {
         let base = self.metadata.get(key).and_then(|text| text.parse().ok()).map(Amount);
         match (base, self.token) {
@@ -52,6 +64,7 @@ pub fn explain(reason: &str, facts: &Facts<'_>) -> Explained {
     let known = ErrorReason::from_str_name(&format!("ERROR_REASON_{reason}")).unwrap_or(R::Unspecified);
     let amount = |key: &str| facts.amount(key);
     let get = |key: &str| facts.get(key);
+    let time = |key: &str| facts.time(key);
     let bug = "this should not happen: check the versions of node and wallet";
     let later = "try again in a moment, or ask another node with --node URL";
     let (exit, message, next) = match known {
@@ -125,15 +138,15 @@ pub fn explain(reason: &str, facts: &Facts<'_>) -> Explained {
         ),
         R::Expired => (
             Exit::NeverRan,
-            format!("it expired at {}, before the block time {}", get("expire_time"), get("block_time")),
+            format!("it expired at {}, before the block time {}", time("expire_time"), time("block_time")),
             "send it again; if this repeats, set this machine's clock right".into(),
         ),
         R::ExpiryTooFar => (
             Exit::Rejected,
             format!(
                 "its expire time {} is later than {}, the latest allowed",
-                get("expire_time"),
-                get("latest_allowed")
+                time("expire_time"),
+                time("latest_allowed")
             ),
             "give a shorter --expire-in, and set this machine's clock right".into(),
         ),
@@ -170,10 +183,10 @@ pub fn explain(reason: &str, facts: &Facts<'_>) -> Explained {
         R::TransactionNotFound => (
             Exit::NotFound,
             format!(
-                "the node knows no transaction {} up to height {} (time {})",
+                "the node knows no transaction {} up to height {} ({})",
                 get("tx_id"),
                 get("height"),
-                get("block_time")
+                time("block_time")
             ),
             "it may be on its way until its expire time; wait for it with `tally-wallet tx wait ID`".into(),
         ),
@@ -304,6 +317,16 @@ mod tests {
             let explained = explain(short_name(reason), &Facts { metadata: &metadata, token: None });
             assert!(explained.message.contains("told-by-node"), "{reason:?}: {}", explained.message);
         }
+    }
+
+    #[test]
+    fn times_are_told_as_people_write_them() {
+        let metadata = BTreeMap::from([
+            ("expire_time".to_owned(), "1800000000000".to_owned()),
+            ("block_time".to_owned(), "1800000000120".to_owned()),
+        ]);
+        let told = explain("EXPIRED", &Facts { metadata: &metadata, token: None }).message;
+        assert_eq!(told, "it expired at 2027-01-15T08:00:00Z, before the block time 2027-01-15T08:00:00.120Z");
     }
 
     #[test]
