@@ -68,7 +68,7 @@ pub fn keystore(bytes: &[u8]) {
 }
 
 pub fn key_files() -> Vec<Vec<u8>> {
-    let secret = SecretKey::from_seed([1; 32]);
+    let secret = SecretKey::from_seed(&[1; 32]);
     let folder = std::env::temp_dir().join(format!("tally-fuzz-{}", std::process::id()));
     let keystore = tally_wallet::keystore::Keystore::open(&folder);
     let made = keystore.create("alice", &secret, "open sesame", KdfParams::LOCALNET);

@@ -59,7 +59,7 @@ fn main() {
 fn secret(index: u64) -> SecretKey {
     let mut seed = [7; 32];
     seed[..8].copy_from_slice(&index.to_be_bytes());
-    SecretKey::from_seed(seed)
+    SecretKey::from_seed(&seed)
 }
 
 fn genesis(addresses: &[Address]) -> Genesis {

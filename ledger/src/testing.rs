@@ -26,7 +26,7 @@ pub(crate) const LANE: u8 = 4;
 
 /// An address whose key somebody can hold.
 pub(crate) fn address(seed: u8) -> Address {
-    SecretKey::from_seed([seed; 32]).public_key().address()
+    SecretKey::from_seed(&[seed; 32]).public_key().address()
 }
 
 /// Accounts 1 to 4; 2 to 4 operate validators.
@@ -38,7 +38,7 @@ pub(crate) fn genesis() -> Genesis {
 fn make_genesis() -> Genesis {
     let validator = |seed: u8| GenesisValidator {
         address: address(seed).to_string(),
-        consensus_public_key: SecretKey::from_seed([seed + 100; 32]).public_key().to_string(),
+        consensus_public_key: SecretKey::from_seed(&[seed + 100; 32]).public_key().to_string(),
         stake: 1_000,
         moniker: String::new(),
     };

@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     fn evidence(number: u64) -> Evidence {
-        let secret = SecretKey::from_seed([7; 32]);
+        let secret = SecretKey::from_seed(&[7; 32]);
         let part = |content: u8| {
             let bytes = SignedBytes::new("tally.test", &Hash::ZERO, &[&[content]]);
             let signature = secret.sign(&bytes);

@@ -100,7 +100,7 @@ mod tests {
     use tally_types::{SecretKey, SignedBytes};
 
     fn check(seed: u8) -> SignatureCheck {
-        let secret = SecretKey::from_seed([seed; 32]);
+        let secret = SecretKey::from_seed(&[seed; 32]);
         let bytes = SignedBytes::new("tally.test", &Hash::ZERO, &[&[seed]]);
         SignatureCheck { key: secret.public_key(), signature: secret.sign(&bytes), bytes }
     }

@@ -32,17 +32,18 @@ pub enum KeyError {
 pub fn new_key() -> io::Result<SecretKey> {
     let mut seed = Zeroizing::new([0; 32]);
     getrandom::fill(&mut *seed).map_err(|error| io::Error::other(error.to_string()))?;
-    Ok(SecretKey::from_seed(*seed))
+    Ok(SecretKey::from_seed(&seed))
 }
 
 /// Writes a key to a new file that only its owner may read.
 pub fn write_key(path: &Path, key: &SecretKey) -> Result<(), KeyError> {
     use std::os::unix::fs::OpenOptionsExt as _;
     let failed = |doing| move |source| KeyError::Disk { doing, path: path.display().to_string(), source };
-    let text = Zeroizing::new(format!("{}\n", hex::encode(key.seed())));
+    let mut text = Zeroizing::new([b'\n'; 65]);
+    hex::encode_to_slice(key.seed(), &mut text[..64]).expect("64 digits have room for 32 bytes");
     let mut file =
         fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed("create"))?;
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed("write"))
+    file.write_all(text.as_slice()).and_then(|()| file.sync_all()).map_err(failed("write"))
 }
 
 /// Reads a key file.
@@ -56,7 +57,7 @@ pub fn read_key(path: &Path) -> Result<SecretKey, KeyError> {
     let text = Zeroizing::new(fs::read_to_string(path).map_err(failed("read"))?);
     let mut seed = Zeroizing::new([0; 32]);
     hex::decode_to_slice(text.trim_end(), &mut *seed).map_err(|_| KeyError::Malformed(path.display().to_string()))?;
-    Ok(SecretKey::from_seed(*seed))
+    Ok(SecretKey::from_seed(&seed))
 }
 
 /// Signs as one validator on one chain.

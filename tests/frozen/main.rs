@@ -32,7 +32,7 @@ struct Vectors {
 }
 
 fn secret(seed: u8) -> SecretKey {
-    SecretKey::from_seed([seed; 32])
+    SecretKey::from_seed(&[seed; 32])
 }
 
 fn account(seed: u8) -> Address {

@@ -46,7 +46,7 @@ impl Hostile {
     /// With the key of `thief`'s home, which is down, against `victim`.
     async fn new(network: &Network, thief: &Node, victim: &Node) -> Hostile {
         let seed = std::fs::read_to_string(thief.home.join("validator.key")).unwrap();
-        let key = SecretKey::from_seed(Hash::from_hex(seed.trim_end()).expect("64 hex digits").0);
+        let key = SecretKey::from_seed(&Hash::from_hex(seed.trim_end()).expect("64 hex digits").0);
         let set = &network.genesis.validators;
         let member = set.members().iter().find(|member| member.key == key.public_key()).expect("a validator");
         Hostile {

@@ -32,6 +32,7 @@ mod wallet_batch;
 mod wallet_commands;
 mod wallet_inputs;
 mod wallet_interrupted;
+mod wallet_memory;
 mod wallet_nodes;
 mod wallet_offline;
 mod wallet_outcomes;

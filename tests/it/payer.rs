@@ -10,7 +10,7 @@ use crate::network::FEE;
 
 /// The key of seed number `seed`.
 pub fn key(seed: u8) -> SecretKey {
-    SecretKey::from_seed([seed; 32])
+    SecretKey::from_seed(&[seed; 32])
 }
 
 /// A payment to an account that exists.

@@ -59,7 +59,7 @@ fn lookalikes() -> (String, String) {
     let mut seen = std::collections::BTreeMap::new();
     for number in 0u64.. {
         let seed = tally_types::Hash::of(&number.to_be_bytes()).0;
-        let address = tally_types::SecretKey::from_seed(seed).public_key().address().to_string();
+        let address = tally_types::SecretKey::from_seed(&seed).public_key().address().to_string();
         if let Some(other) = seen.insert(address[6..10].to_owned(), address.clone()) {
             return (other, address);
         }

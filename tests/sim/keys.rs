@@ -32,7 +32,7 @@ fn table() -> &'static Table {
     static TABLE: OnceLock<Table> = OnceLock::new();
     TABLE.get_or_init(|| {
         let keys = |tag: u8, count: usize| -> Vec<PublicKey> {
-            (0..count).map(|index| SecretKey::from_seed([tag.wrapping_add(index as u8); 32]).public_key()).collect()
+            (0..count).map(|index| SecretKey::from_seed(&[tag.wrapping_add(index as u8); 32]).public_key()).collect()
         };
         let mut operators = keys(100, VALIDATORS_MAX);
         // A validator's place is the rank of its address: sorted here, so that its place is its index in the world.

@@ -233,7 +233,7 @@ mod tests {
     }
 
     fn secret(place: u32) -> SecretKey {
-        SecretKey::from_seed([place as u8 + 1; 32])
+        SecretKey::from_seed(&[place as u8 + 1; 32])
     }
 
     fn set(stakes: [u64; 4]) -> ValidatorSet {

@@ -349,13 +349,13 @@ mod tests {
     use crate::signature::SecretKey;
 
     fn address(seed: u8) -> String {
-        SecretKey::from_seed([seed; 32]).public_key().address().to_string()
+        SecretKey::from_seed(&[seed; 32]).public_key().address().to_string()
     }
 
     fn file() -> GenesisFile {
         let validator = |seed: u8| GenesisValidator {
             address: address(seed),
-            consensus_public_key: SecretKey::from_seed([seed + 100; 32]).public_key().to_string(),
+            consensus_public_key: SecretKey::from_seed(&[seed + 100; 32]).public_key().to_string(),
             stake: 1_000_000_000,
             moniker: format!("v{seed}"),
         };

@@ -190,14 +190,17 @@ impl TryRng for TranscriptRng {
 
 impl TryCryptoRng for TranscriptRng {}
 
-/// An Ed25519 secret key (the 32-byte seed of RFC 8032). Wiped from memory when dropped; never shown.
+/// An Ed25519 secret key (the 32-byte seed of RFC 8032). Wiped from memory when dropped; never shown. It stays in one place: a
+/// value that is moved would leave its bytes where it was.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
-pub struct SecretKey([u8; 32]);
+pub struct SecretKey(Box<[u8; 32]>);
 
 impl SecretKey {
-    /// The key of this seed.
-    pub fn from_seed(seed: [u8; 32]) -> SecretKey {
-        SecretKey(seed)
+    /// The key of this seed, which the caller wipes.
+    pub fn from_seed(seed: &[u8; 32]) -> SecretKey {
+        let mut own = Box::new([0; 32]);
+        own.copy_from_slice(seed);
+        SecretKey(own)
     }
 
     /// The seed, for writing it to a key file.
@@ -227,7 +230,7 @@ mod tests {
     use super::*;
 
     fn check(seed: u8, message: &[u8]) -> SignatureCheck {
-        let secret = SecretKey::from_seed([seed; 32]);
+        let secret = SecretKey::from_seed(&[seed; 32]);
         let bytes = SignedBytes::new("tally.test", &Hash::ZERO, &[message]);
         SignatureCheck { key: secret.public_key(), signature: secret.sign(&bytes), bytes }
     }
@@ -246,7 +249,7 @@ mod tests {
 
     #[test]
     fn only_canonical_points_of_prime_order_are_usable_keys() {
-        assert!(SecretKey::from_seed([1; 32]).public_key().is_usable());
+        assert!(SecretKey::from_seed(&[1; 32]).public_key().is_usable());
         // The neutral element, a point of order 8, the same with a high bit, y = p (not canonical), no point at all.
         let mut neutral = [0; 32];
         neutral[0] = 1;
@@ -260,7 +263,7 @@ mod tests {
             assert!(!PublicKey(bytes).is_usable(), "{}", hex::encode(bytes));
         }
         // A good key plus a point of order 8: on the curve, canonical, but of mixed order.
-        let good = CompressedEdwardsY(SecretKey::from_seed([1; 32]).public_key().0).decompress().unwrap();
+        let good = CompressedEdwardsY(SecretKey::from_seed(&[1; 32]).public_key().0).decompress().unwrap();
         let torsion = CompressedEdwardsY(order8.try_into().unwrap()).decompress().unwrap();
         assert!(!PublicKey((good + torsion).compress().0).is_usable());
     }

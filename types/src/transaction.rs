@@ -236,7 +236,7 @@ mod tests {
     }
 
     fn secret() -> SecretKey {
-        SecretKey::from_seed([1; 32])
+        SecretKey::from_seed(&[1; 32])
     }
 
     fn body() -> v1::TransactionBody {
@@ -313,7 +313,7 @@ mod tests {
     #[test]
     fn many_verify_together_or_not_at_all() {
         let sign_with = |seed: u8| {
-            let secret = SecretKey::from_seed([seed; 32]);
+            let secret = SecretKey::from_seed(&[seed; 32]);
             let mut body = body();
             body.sender = secret.public_key().address().to_string();
             let bytes = sign(&secret, &chain().genesis_hash, &body.encode_to_vec());

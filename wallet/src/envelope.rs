@@ -209,7 +209,7 @@ mod tests {
     use super::*;
 
     fn secret() -> SecretKey {
-        SecretKey::from_seed([1; 32])
+        SecretKey::from_seed(&[1; 32])
     }
 
     fn unsigned() -> Envelope {
@@ -237,7 +237,7 @@ mod tests {
         assert_eq!(Envelope::parse(signed.to_text().as_bytes()).unwrap(), signed);
         assert_eq!((signed.id(), signed.body()), (before.id(), before.body()));
         assert!(signed.transaction().is_some());
-        let foreign = SecretKey::from_seed([3; 32]);
+        let foreign = SecretKey::from_seed(&[3; 32]);
         assert_eq!(before.sign(&foreign), Err(EnvelopeError::Transaction(TransactionError::Signature)));
     }
 

@@ -323,7 +323,7 @@ mod tests {
     use super::*;
 
     fn secret() -> SecretKey {
-        SecretKey::from_seed([1; 32])
+        SecretKey::from_seed(&[1; 32])
     }
 
     fn with_alice() -> (tempfile::TempDir, Keystore) {
@@ -356,7 +356,7 @@ mod tests {
     fn an_existing_key_is_never_overwritten() {
         let (_folder, keystore) = with_alice();
         let before = fs::read(keystore.find("alice").unwrap().file).unwrap();
-        let other = SecretKey::from_seed([2; 32]);
+        let other = SecretKey::from_seed(&[2; 32]);
         let error = keystore.create("alice", &other, "x", KdfParams::LOCALNET).unwrap_err();
         assert!(matches!(error, KeystoreError::Exists { .. }));
         assert_eq!(fs::read(keystore.find("alice").unwrap().file).unwrap(), before);
@@ -373,7 +373,7 @@ mod tests {
         keystore.change_passphrase("alice", "open sesame", "new", KdfParams::LOCALNET).unwrap();
         assert!(keystore.unlock("alice", "open sesame").is_err());
         assert_eq!(keystore.unlock("alice", "new").unwrap().seed(), secret().seed());
-        keystore.create("bob", &SecretKey::from_seed([2; 32]), "x", KdfParams::LOCALNET).unwrap();
+        keystore.create("bob", &SecretKey::from_seed(&[2; 32]), "x", KdfParams::LOCALNET).unwrap();
         assert!(matches!(keystore.rename("alice", "bob", "new"), Err(KeystoreError::Exists { .. })));
         keystore.rename("alice", "carol", "new").unwrap();
         assert_eq!(keystore.unlock("carol", "new").unwrap().seed(), secret().seed());

@@ -223,7 +223,7 @@ mod tests {
         let seed = path("seed");
         std::fs::write(&seed, format!("{}\n", "07".repeat(32))).unwrap();
         assert_eq!(keys(&["import", "raw", "--secret-file", &seed]), ok);
-        let raw = tally_types::SecretKey::from_seed([7; 32]).public_key().address();
+        let raw = tally_types::SecretKey::from_seed(&[7; 32]).public_key().address();
         assert_eq!(address("raw"), raw);
         std::fs::write(&seed, "07").unwrap();
         assert_eq!(keys(&["import", "raw2", "--secret-file", &seed]), key_trouble);

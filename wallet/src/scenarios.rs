@@ -215,7 +215,7 @@ impl TransactionService for FakeNode {
 }
 
 fn alice() -> SecretKey {
-    SecretKey::from_seed([1; 32])
+    SecretKey::from_seed(&[1; 32])
 }
 
 /// A node, and a wallet that has pinned its chain and holds alice's key.

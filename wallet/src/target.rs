@@ -227,7 +227,7 @@ mod tests {
     fn an_address_or_an_own_key_s_name_is_an_account() {
         let folder = tempfile::tempdir().unwrap();
         let keystore = Keystore::open(folder.path());
-        let secret = SecretKey::from_seed([1; 32]);
+        let secret = SecretKey::from_seed(&[1; 32]);
         keystore.create("alice", &secret, "x", KdfParams::LOCALNET).unwrap();
         let address = secret.public_key().address();
         let mut contacts = Contacts::default();

@@ -44,7 +44,7 @@ impl Accounts {
     /// Derives the keys of `count` accounts.
     pub(super) fn new(count: u32) -> Accounts {
         let holder = |number: u32| {
-            let secret = SecretKey::from_seed(Hash::tagged("tally.bench.account", &[&number.to_be_bytes()]).0);
+            let secret = SecretKey::from_seed(&Hash::tagged("tally.bench.account", &[&number.to_be_bytes()]).0);
             let address = secret.public_key().address();
             Holder { secret, address, shown: address.to_string() }
         };

@@ -63,7 +63,7 @@ fn rate(checks: &[SignatureCheck]) -> f64 {
 
 /// A signature over about as many bytes as a transfer has.
 fn check(number: u32) -> SignatureCheck {
-    let secret = SecretKey::from_seed(Hash::tagged("tally.bench.check", &[&number.to_be_bytes()]).0);
+    let secret = SecretKey::from_seed(&Hash::tagged("tally.bench.check", &[&number.to_be_bytes()]).0);
     let bytes = SignedBytes::new("tally.bench", &Hash::ZERO, &[&[7; 200]]);
     SignatureCheck { key: secret.public_key(), signature: secret.sign(&bytes), bytes }
 }

@@ -282,5 +282,5 @@ fn key_json(key: &KeyInfo) -> Value {
 fn seed(text: &str) -> Option<SecretKey> {
     let mut seed = Zeroizing::new([0; 32]);
     hex::decode_to_slice(text.trim(), seed.as_mut_slice()).ok()?;
-    Some(SecretKey::from_seed(*seed))
+    Some(SecretKey::from_seed(&seed))
 }

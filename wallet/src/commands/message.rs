@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn a_message_can_be_nothing_else() {
         let genesis = Hash::of(b"genesis");
-        let secret = SecretKey::from_seed([1; 32]);
+        let secret = SecretKey::from_seed(&[1; 32]);
         let signature = secret.sign(&SignedBytes::new(TAG, &genesis, &[b"text"]));
         let holds = |tag: &str, genesis: &Hash, text: &[u8]| {
             let bytes = SignedBytes::new(tag, genesis, &[text]);

@@ -267,7 +267,7 @@ mod tests {
     }
 
     fn secret() -> SecretKey {
-        SecretKey::from_seed([1; 32])
+        SecretKey::from_seed(&[1; 32])
     }
 
     fn order(kind: Kind, amount: &str) -> Order {
@@ -359,7 +359,7 @@ mod tests {
             opening_balance: Amount(2_500_000_000),
         };
         assert_eq!(body.operations, vec![opening]);
-        let other = SecretKey::from_seed([3; 32]);
+        let other = SecretKey::from_seed(&[3; 32]);
         assert!(
             plan.draft.build(&chain(), at(BLOCK_SECONDS)).unwrap().sign(&other).is_err(),
             "another key's signature is never sent"

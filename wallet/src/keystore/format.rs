@@ -168,7 +168,7 @@ impl KeyFile {
         let opened = Zeroizing::new(opened);
         let mut seed = Zeroizing::new([0; 32]);
         seed.copy_from_slice(&opened);
-        let secret = SecretKey::from_seed(*seed);
+        let secret = SecretKey::from_seed(&seed);
         let held = secret.public_key().address();
         if held != self.header.address {
             return Err(FormatError::ForeignAddress { shown: self.header.address, held });
@@ -246,7 +246,7 @@ mod tests {
     use super::*;
 
     fn secret() -> SecretKey {
-        SecretKey::from_seed([1; 32])
+        SecretKey::from_seed(&[1; 32])
     }
 
     fn header() -> Header {

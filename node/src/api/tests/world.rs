@@ -40,7 +40,7 @@ pub(super) const EPOCH_BLOCKS: u64 = 16;
 pub(super) const ACCOUNTS: u8 = 6;
 
 pub(super) fn secret(seed: u8) -> SecretKey {
-    SecretKey::from_seed([seed; 32])
+    SecretKey::from_seed(&[seed; 32])
 }
 
 pub(super) fn address(seed: u8) -> Address {

@@ -315,7 +315,7 @@ mod tests {
     use super::*;
 
     fn secret() -> SecretKey {
-        SecretKey::from_seed([1; 32])
+        SecretKey::from_seed(&[1; 32])
     }
 
     fn subject() -> Subject {
