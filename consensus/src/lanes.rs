@@ -73,7 +73,7 @@ impl Lanes {
 
     /// Rule P5: the lanes of an epoch end with it. What is not ordered lapses; this replica's own transactions among it wait
     /// for its lane of the new epoch. `keep` are the digests that final blocks still need.
-    pub fn next_epoch(&mut self, epoch: Epoch, set: ValidatorSet, me: Option<u32>, keep: &[Hash], now: u64) {
+    pub fn next_epoch(&mut self, epoch: Epoch, set: ValidatorSet, me: Option<u32>, keep: &BTreeSet<Hash>, now: u64) {
         let lapsed = self.lapsed();
         self.epoch = epoch;
         self.set = set;
@@ -388,6 +388,15 @@ impl Lanes {
     /// Digests of the batches accepted into lanes.
     pub fn accepted(&self) -> impl Iterator<Item = Hash> + '_ {
         self.lanes.iter().flat_map(|lane| lane.chain.values().map(|(digest, _)| *digest))
+    }
+
+    /// Digests of the batches held that lie in a span of their epoch's lane: above the first place, up to the last.
+    pub fn held_within(&self, spans: &BTreeMap<(Epoch, u32), (Seq, Seq)>) -> impl Iterator<Item = Hash> {
+        let lies_in = |batch: &Batch| {
+            let span = spans.get(&(batch.epoch(), batch.lane()));
+            span.is_some_and(|(above, last)| batch.seq() > *above && batch.seq() <= *last)
+        };
+        self.held.iter().filter(move |(_, batch)| lies_in(batch)).map(|(digest, _)| *digest)
     }
 
     /// Lets go of every batch that is not in `keep`.

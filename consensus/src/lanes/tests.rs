@@ -201,7 +201,7 @@ fn rule_p5_what_lapses_with_an_epoch_waits_for_the_next_lane() {
     let mut cut = vec![Tip::START; 4];
     cut[0] = own.lookup(0, Seq(1));
     own.ordered(&cut);
-    own.next_epoch(Epoch(1), set(), Some(0), &[], 5);
+    own.next_epoch(Epoch(1), set(), Some(0), &BTreeSet::new(), 5);
     let again = own.seal(5).unwrap();
     assert_eq!(again.transactions(), [Bytes::from_static(b"b"), Bytes::from_static(b"c")]);
     assert_eq!((again.epoch(), again.seq()), (Epoch(1), Seq(1)));

@@ -1,8 +1,11 @@
 //! From a commit certificate to final blocks, execution, and the next epoch. Rules P4, P5, S3.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use tally_types::{Certificate, Epoch, Hash, Header, Height, Tip, ValidatorSet, header::Executed};
+use tally_types::{Certificate, Epoch, Hash, Header, Height, Seq, Tip, ValidatorSet, header::Executed};
 
 use super::{Machine, Round};
 use crate::{
@@ -204,11 +207,17 @@ impl Machine {
         self.lanes.keep_only(&keep);
     }
 
-    /// Digests that blocks final here may still be executed from, or served from.
-    fn needed_by_final_blocks(&self) -> Vec<Hash> {
+    /// Digests that blocks final here may still be executed from, or served from. Of those that wait, whatever lies in the span
+    /// they order: where one batch is still missing, nothing shows which of those below it belong to them.
+    fn needed_by_final_blocks(&self) -> BTreeSet<Hash> {
         let given_out = self.execution.unreleased.iter().flat_map(|(_, digests)| digests.iter().copied());
-        let queued = self.execution.queue.iter().flat_map(|(header, base, _)| self.digests_held(header, base));
-        given_out.chain(queued).collect()
+        let mut spans: BTreeMap<(Epoch, u32), (Seq, Seq)> = BTreeMap::new();
+        for (header, base, _) in &self.execution.queue {
+            for (place, (tip, from)) in (0u32..).zip(header.cut.iter().zip(base)) {
+                spans.entry((header.epoch, place)).or_insert((from.seq, tip.seq)).1 = tip.seq;
+            }
+        }
+        given_out.chain(self.lanes.held_within(&spans)).collect()
     }
 
     /// Rule P5: enters the next epoch once its validators are known, that is once L_{e−1} is executed here.
@@ -236,7 +245,9 @@ impl Machine {
         self.whole.clear();
         self.round = Round::default();
         self.start_round();
-        let oldest = Epoch(epoch.0.saturating_sub(1));
+        // A block that waits for its payload is executed, and proven by those who give it, by the validators of its own epoch.
+        let waiting = self.execution.queue.front().map_or(epoch, |(header, _, _)| header.epoch);
+        let oldest = Epoch(epoch.0.saturating_sub(1)).min(waiting);
         self.sets = self.sets.split_off(&oldest);
         self.seeds = self.seeds.split_off(&oldest);
         self.have.dirty = true;

@@ -7,7 +7,11 @@ use tally_types::{
 };
 
 use super::*;
-use crate::event::Message;
+use crate::{
+    config::FETCH_BLOCKS,
+    event::{Fetch, FetchedBlock, Message},
+    verify::Judgement,
+};
 
 const NOW: Now = Now { mono_ms: 1000, unix: UnixMillis(1_000_000) };
 
@@ -438,4 +442,105 @@ fn rule_d1_a_validator_that_stays_behind_is_streamed_to_again() {
         .filter_map(|action| if let Action::Send(to, message) = action { Some((*to, message.clone())) } else { None })
         .collect();
     assert_eq!(again, [(Address([leader as u8 + 1; 32]), Message::Batch(signed))]);
+}
+
+fn committed(header: &HeaderFields) -> Arc<Certificate> {
+    let mut commit = (*prepared(header.view.0, Header::new(header.clone()).hash())).clone();
+    (commit.kind, commit.epoch) = (VoteKind::Commit, header.epoch);
+    Arc::new(commit)
+}
+
+/// A machine whose epochs have one block each, and the only block of epoch 0: it orders three batches of lane 1.
+fn short_epochs() -> (Machine, HeaderFields, Vec<Batch>) {
+    let mut config = config(0);
+    config.params.epoch_blocks = 1;
+    let executed = config.genesis_executed;
+    let machine = Machine::new(config, Voting::Allowed, executed);
+    let mut batches: Vec<Batch> = Vec::new();
+    for name in 1..=3u8 {
+        let parent = batches.last().map_or(Tip::START, Batch::tip);
+        batches.push(Batch::new(Epoch(0), 1, parent, vec![Bytes::from(vec![name; 4])]));
+    }
+    let mut header = good_header(&machine, machine.leader_of(View(1)));
+    header.cut[1] = batches[2].tip();
+    (machine, header, batches)
+}
+
+fn executed_lanes(out: &[Action]) -> Vec<Vec<Batch>> {
+    let lanes = |action: &Action| match action {
+        Action::Execute(order) => Some(order.lanes.clone()),
+        _ => None,
+    };
+    out.iter().find_map(lanes).unwrap_or_default()
+}
+
+/// In the journal a batch may come after the certificate of its block: the epoch is over by then, and what is held below the
+/// gap is part of the block all the same.
+#[test]
+fn rule_r1_what_a_final_block_waits_for_outlives_its_epoch() {
+    for order in [[0, 1, 2], [0, 2, 1], [2, 0, 1], [1, 0, 2]] {
+        let (mut machine, header, batches) = short_epochs();
+        let stored = |place: usize| Record::Stored(batches[place].clone());
+        let mut out = Vec::new();
+        for record in [
+            stored(order[0]),
+            stored(order[1]),
+            Record::Header(Header::new(header.clone())),
+            Record::Certificate(committed(&header)),
+            stored(order[2]),
+        ] {
+            assert!(executed_lanes(&out).is_empty());
+            machine.replay(record, &mut out).unwrap();
+        }
+        assert_eq!(machine.agreement().epoch(), Epoch(1));
+        assert_eq!(executed_lanes(&out)[1], batches, "{order:?}");
+    }
+}
+
+/// A journal leads through epochs whose validators it names, however far execution is behind. A block that waits for its
+/// payload is taken from peers as a whole, and both that and its execution need the validators of its epoch.
+#[test]
+fn rule_s2_a_block_that_waits_keeps_the_validators_of_its_epoch() {
+    let (mut machine, header, batches) = short_epochs();
+    let set = machine.config.genesis_validators.clone();
+    let (first, commit) = (Header::new(header.clone()), committed(&header));
+    let mut next = header.clone();
+    (next.epoch, next.height, next.parent) = (Epoch(1), Height(2), first.hash());
+    (next.time, next.cut) = (UnixMillis(header.time.0 + 1), vec![Tip::START; 4]);
+    let mut out = Vec::new();
+    for record in [
+        Record::Header(first.clone()),
+        Record::Certificate(commit.clone()),
+        Record::Validators(Epoch(2), set),
+        Record::Header(Header::new(next.clone())),
+        Record::Certificate(committed(&next)),
+    ] {
+        machine.replay(record, &mut out).unwrap();
+    }
+    machine.resume(NOW, &mut out);
+    assert_eq!(machine.agreement().epoch(), Epoch(2));
+    let told = out.iter().rev().find_map(|action| if let Action::Sets(sets) = action { Some(sets) } else { None });
+    let mut blocks = vec![FetchedBlock { header: first, batches: batches.clone(), commit: Some(commit) }];
+    assert!(matches!(told.unwrap().judge_blocks(&Hash::of(b"genesis"), &mut blocks), Judgement::Check(_)));
+    assert_eq!(blocks.len(), 1, "a block of a known epoch is not cut off");
+
+    // A peer that claims to have it is asked once it has been missed for a while.
+    let vector = HaveVector {
+        epoch: Epoch(2),
+        counter: 1,
+        tips: vec![Tip::START; 4],
+        executed: Height(2),
+        view: View(1),
+        final_height: Height(2),
+    };
+    let have = Have { bytes: vector.encode(), vector, signer: 1, signature: Signature([1; 64]) };
+    let peer = Address([2; 32]);
+    let later = Now { mono_ms: NOW.mono_ms + machine.config.resend_ms, unix: NOW.unix };
+    machine.handle(NOW, Event::Message { from: peer, message: Message::Have(Arc::new(have)) }, &mut out);
+    machine.handle(later, Event::Tick, &mut out);
+    let wanted = Fetch::Blocks { from: Height(1), to: Height(1).plus(FETCH_BLOCKS) };
+    assert!(out.iter().any(|action| matches!(action, Action::Ask(asked, fetch) if *asked == peer && *fetch == wanted)));
+    out.clear();
+    machine.handle(later, Event::Blocks { from: peer, blocks }, &mut out);
+    assert_eq!(executed_lanes(&out)[1], batches);
 }
