@@ -12,11 +12,11 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc},
     time::Sleep,
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::server::{Connected, TcpConnectInfo};
+use tonic::transport::server::Connected;
 
 /// How long to leave the listener alone when the process has no descriptors, or the kernel no memory.
 const BACK_OFF: Duration = Duration::from_millis(100);
@@ -53,7 +53,9 @@ async fn accept_all(
         // Answers are small; waiting to fill packets would cost a client 40 ms. Fails only on a dead socket.
         let _ = stream.set_nodelay(true);
         let silence = Silence { deadline: Box::pin(tokio::time::sleep(first_bytes)), bytes: 0 };
-        let connection = Connection { stream, silence: Some(silence), _permit: permit };
+        let hang_up = HangUp::default();
+        let hung_up = Box::pin(hang_up.clone().waited_for());
+        let connection = Connection { stream, silence: Some(silence), hang_up, hung_up, _permit: permit };
         if sender.send(Ok(connection)).await.is_err() {
             return;
         }
@@ -77,12 +79,28 @@ async fn accept_one(listener: &TcpListener) -> TcpStream {
 }
 
 /// A connection of a client.
-#[derive(Debug)]
 pub(crate) struct Connection {
     stream: TcpStream,
     /// Until the client has said that it speaks HTTP/2.
     silence: Option<Silence>,
+    hang_up: HangUp,
+    hung_up: Pin<Box<dyn Future<Output = ()> + Send>>,
     _permit: OwnedSemaphorePermit,
+}
+
+/// Closes the connection that a request came over. Every request carries one.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct HangUp(Arc<Notify>);
+
+impl HangUp {
+    /// Does it, as if the client had gone away.
+    pub(crate) fn now(&self) {
+        self.0.notify_one();
+    }
+
+    async fn waited_for(self) {
+        self.0.notified().await;
+    }
 }
 
 #[derive(Debug)]
@@ -92,10 +110,10 @@ struct Silence {
 }
 
 impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
+    type ConnectInfo = HangUp;
 
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
+    fn connect_info(&self) -> HangUp {
+        self.hang_up.clone()
     }
 }
 
@@ -105,6 +123,10 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.hung_up.as_mut().poll(context).is_ready() {
+            // Polled once more, the future would panic; a connection that failed is not read again.
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
         let Some(silence) = &mut self.silence else { return polled };

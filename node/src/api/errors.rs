@@ -72,6 +72,7 @@ fn code_of(reason: ErrorReason) -> Code {
         R::MempoolFull | R::SlowConsumer | R::SenderLimit | R::TooManyStreams => Code::ResourceExhausted,
         R::NodeSyncing | R::NotAccepting => Code::Unavailable,
         R::Pruned => Code::OutOfRange,
+        R::DeadlineExceeded | R::RequestIncomplete => Code::DeadlineExceeded,
     }
 }
 
@@ -292,7 +293,7 @@ mod tests {
     #[test]
     fn codes_and_retries_are_those_of_the_contract() {
         let comments = comments();
-        assert_eq!(comments.len(), 39);
+        assert_eq!(comments.len(), 41);
         for (reason, comment) in comments.into_iter().skip(1) {
             let code = format!("{:?}", code_of(reason));
             let written: String = comment.chars().take_while(|c| c.is_ascii_uppercase() || *c == '_').collect();

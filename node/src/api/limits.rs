@@ -52,8 +52,14 @@ pub struct Limits {
     pub keepalive_timeout: Duration,
     /// Age at which a connection is told to open a new one; its open calls go on.
     pub connection_age_max: Duration,
+    /// How long a request may take to arrive whole; after: REQUEST_INCOMPLETE. A stream of questions (reflection) is one.
+    pub arrival: Duration,
+    /// Bytes of requests that are arriving, over all connections; above: TOO_MANY_STREAMS.
+    pub arriving_bytes_max: usize,
     /// How long a stream's reader may leave a message untaken; after: SLOW_CONSUMER.
     pub slow_reader: Duration,
+    /// How long an answer, or the end of a stream, may lie untaken; after: the connection is closed.
+    pub untaken: Duration,
     /// Silence after which a stream says how far it is. The contract promises 10 s.
     pub heartbeat: Duration,
     /// WaitTransaction without a timeout.
@@ -84,7 +90,10 @@ impl Default for Limits {
             keepalive_interval: Duration::from_secs(30),
             keepalive_timeout: Duration::from_secs(20),
             connection_age_max: Duration::from_secs(2 * 60 * 60),
+            arrival: Duration::from_secs(30),
+            arriving_bytes_max: 64 * 1024 * 1024,
             slow_reader: Duration::from_secs(10),
+            untaken: Duration::from_secs(20),
             heartbeat: Duration::from_secs(5),
             wait_default: Duration::from_secs(10),
             wait_max: Duration::from_secs(60),

@@ -8,10 +8,12 @@
 //! [`crate::admission::Admission`]. `node::run` calls [`serve`].
 //!
 //! One file per service; what they share: [`render`] turns what is stored into messages, [`history`] finds
-//! transactions, [`pages`] cuts lists, [`streams`] follows the chain, [`snapshots`] keeps the state of a listing.
+//! transactions, [`pages`] cuts lists, [`streams`] follows the chain, [`snapshots`] keeps the state of a listing, [`calls`]
+//! bounds every call in time and memory.
 
 mod accounts;
 mod blocks;
+mod calls;
 mod chain;
 mod errors;
 mod health;

@@ -18,6 +18,7 @@ use tower::util::MapResponseLayer;
 
 use super::{
     Api, Limits,
+    calls::CallsLayer,
     health::{self, SERVICES},
     limits::REQUEST_BYTES_MAX,
     transport,
@@ -55,6 +56,7 @@ pub async fn serve_with(
         .http2_keepalive_timeout(Some(limits.keepalive_timeout))
         .max_connection_age(limits.connection_age_max)
         .layer(MapResponseLayer::new(transport::explain::<Body>))
+        .layer(CallsLayer::new(&limits))
         .add_service(reflection_v1.max_decoding_message_size(REQUEST_BYTES_MAX))
         .add_service(reflection_v1alpha.max_decoding_message_size(REQUEST_BYTES_MAX))
         .add_service(health_server.max_decoding_message_size(REQUEST_BYTES_MAX))

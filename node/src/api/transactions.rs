@@ -214,7 +214,12 @@ fn account_in(text: &str) -> Result<Option<Address>, Refusal> {
 }
 
 fn timeout(asked: prost_types::Duration) -> Result<Duration, Refusal> {
-    Duration::try_from(asked).map_err(|_| Refusal::field("timeout", "is negative or no duration"))
+    let wrong = || Refusal::field("timeout", "is negative or no duration");
+    // First, because the conversion cannot negate the lowest numbers there are.
+    if asked.seconds < 0 || asked.nanos < 0 {
+        return Err(wrong());
+    }
+    Duration::try_from(asked).map_err(|_| wrong())
 }
 
 fn position(place: Place) -> [u8; POSITION_BYTES] {

@@ -264,6 +264,12 @@ pub fn explain(reason: &str, facts: &Facts<'_>) -> Explained {
             "the node has no such method: it is older than this wallet".into(),
             "use another node with --node URL, or the wallet of the node's version".into(),
         ),
+        R::DeadlineExceeded => {
+            (Exit::Unreachable, "the node did not answer within the time it was given".into(), later.into())
+        }
+        R::RequestIncomplete => {
+            (Exit::Unreachable, "the request did not reach the node whole in time".into(), later.into())
+        }
     };
     Explained { exit, message, next, vague: matches!(known, R::Unspecified | R::FieldInvalid | R::SignatureInvalid) }
 }

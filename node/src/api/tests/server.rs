@@ -296,8 +296,77 @@ async fn a_call_that_is_cancelled_or_past_its_deadline_waits_no_longer() {
     let codec = tonic_prost::ProstCodec::<_, tally::WaitTransactionResponse>::default();
     let path = "/tally.v1.TransactionService/WaitTransaction".parse().unwrap();
     let late = raw.unary(message, path, codec).await.map(|_| ()).unwrap_err();
+    // Whose answer it is, is open: the caller's own clock runs, too.
     assert!(matches!(late.code(), Code::DeadlineExceeded | Code::Cancelled), "{late:?}");
     until(free).await;
+}
+
+#[tokio::test]
+async fn a_deadline_ends_a_stream_too() {
+    let mut server = Server::start(quick()).await;
+    let mut message = tonic::Request::new(tally::StreamBlocksRequest::default());
+    message.metadata_mut().insert("grpc-timeout", "200m".parse().unwrap());
+    let codec = tonic_prost::ProstCodec::<_, tally::StreamBlocksResponse>::default();
+    let mut raw = tonic::client::Grpc::new(server.connect().await);
+    raw.ready().await.unwrap();
+    let path = "/tally.v1.BlockService/StreamBlocks".parse().unwrap();
+    // Not as a header alone: tonic's client keeps the deadline of a stream until its first answer only.
+    let mut stream = raw.server_streaming(message, path, codec).await.unwrap().into_inner();
+    server.world.blocks(1);
+    assert!(stream.message().await.unwrap().is_some());
+    assert_eq!(shown(&stream.message().await.unwrap_err()), "DeadlineExceeded DEADLINE_EXCEEDED");
+}
+
+#[tokio::test]
+async fn a_request_that_does_not_come_whole_is_not_waited_for() {
+    let server = Server::start(Limits { arrival: Duration::from_millis(100), ..quick() }).await;
+    let mut raw = tonic::client::Grpc::new(server.connect().await);
+    raw.ready().await.unwrap();
+    let codec = tonic_prost::ProstCodec::<tally::GetChainInfoRequest, tally::GetChainInfoResponse>::default();
+    let path = "/tally.v1.ChainService/GetChainInfo".parse().unwrap();
+    let never = tonic::Request::new(tokio_stream::pending());
+    let refused = tokio::time::timeout(Duration::from_secs(30), raw.client_streaming(never, path, codec)).await;
+    assert_eq!(shown(&refused.unwrap().map(|_| ()).unwrap_err()), "DeadlineExceeded REQUEST_INCOMPLETE");
+}
+
+#[tokio::test]
+async fn bytes_of_requests_on_their_way_are_bounded() {
+    let server = Server::start(Limits { arriving_bytes_max: 10_000, ..quick() }).await;
+    let channel = server.connect().await;
+    let call = async |bytes: usize| {
+        let message = tally::GetTransactionRequest { tx_id: "0".repeat(bytes), ..Default::default() };
+        let answer = TransactionServiceClient::new(channel.clone()).get_transaction(message).await;
+        shown(&answer.unwrap_err())
+    };
+    assert!(call(20_000).await.starts_with("ResourceExhausted TOO_MANY_STREAMS maximum=10000"));
+    // What was held for a request goes with it.
+    for _ in 0..20 {
+        assert!(call(9000).await.starts_with("InvalidArgument FIELD_INVALID"));
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_takes_no_answers_loses_its_connection() {
+    let mut server = Server::start(Limits { untaken: Duration::from_millis(300), streams_max: 1, ..quick() }).await;
+    let closed = Channel::from_shared(format!("http://{}", server.address)).unwrap();
+    // A window of nothing: no byte of an answer may be sent, and the connection lives.
+    let closed = closed.initial_stream_window_size(0).connect().await.unwrap();
+    let soon = Duration::from_secs(30);
+    let mut chain = ChainServiceClient::new(closed.clone());
+    let ended = tokio::time::timeout(soon, chain.get_chain_info(tally::GetChainInfoRequest {})).await;
+    assert!(ended.unwrap().is_err());
+    let closed = Channel::from_shared(format!("http://{}", server.address)).unwrap();
+    let closed = closed.initial_stream_window_size(0).connect().await.unwrap();
+    let mut stream =
+        BlockServiceClient::new(closed).stream_blocks(tally::StreamBlocksRequest::default()).await.unwrap();
+    server.world.blocks(1);
+    assert!(tokio::time::timeout(soon, stream.get_mut().message()).await.unwrap().is_err());
+    // Its place is free, and who merely waits for the next block keeps its own.
+    let mut patient = BlockServiceClient::new(server.connect().await);
+    let mut stream = patient.stream_blocks(tally::StreamBlocksRequest::default()).await.unwrap().into_inner();
+    tokio::time::sleep(Duration::from_millis(900)).await;
+    server.world.blocks(1);
+    assert!(stream.message().await.unwrap().is_some());
 }
 
 #[tokio::test]

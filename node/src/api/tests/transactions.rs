@@ -172,12 +172,18 @@ async fn a_wait_ends_with_the_timeout_or_the_node() {
     let world = World::with(Limits { wait_default: Duration::from_millis(20), ..Limits::default() });
     let message = v1::WaitTransactionRequest { tx_id: id.clone(), timeout: None };
     ok(world.api.wait_transaction(request(message))).await;
-    let negative = v1::WaitTransactionRequest {
-        tx_id: id.clone(),
-        timeout: Some(prost_types::Duration { seconds: -1, nanos: 0 }),
+    for (seconds, nanos) in [(-1, 0), (0, -1), (i64::MIN, i32::MIN), (i64::MIN, i32::MAX)] {
+        let timeout = Some(prost_types::Duration { seconds, nanos });
+        let negative = v1::WaitTransactionRequest { tx_id: id.clone(), timeout };
+        let negative = refused(world.api.wait_transaction(request(negative))).await;
+        assert_eq!(negative, "InvalidArgument FIELD_INVALID bad=timeout");
+    }
+    let longest = v1::WaitTransactionRequest {
+        tx_id: "0".repeat(63),
+        timeout: Some(prost_types::Duration { seconds: i64::MAX, nanos: i32::MAX }),
     };
-    let negative = refused(world.api.wait_transaction(request(negative))).await;
-    assert_eq!(negative, "InvalidArgument FIELD_INVALID bad=timeout");
+    let longest = refused(world.api.wait_transaction(request(longest))).await;
+    assert_eq!(longest, "InvalidArgument FIELD_INVALID bad=tx_id");
     world.closing.send_replace(true);
     let waited = ok(world.api.wait_transaction(request(wait(&id, 60_000)))).await;
     assert_eq!(waited.transaction.unwrap().state(), TransactionState::Unknown);
