@@ -33,7 +33,8 @@ pub struct NodeConfig {
     #[serde(default)]
     pub signature_threads: usize,
     /// The other validators. This node itself may be listed, too; it is passed over.
-    #[serde(default, rename = "peer")]
+    // An empty list would stand in the way of the tables that people add.
+    #[serde(default, rename = "peer", skip_serializing_if = "Vec::is_empty")]
     pub peers: Vec<PeerConfig>,
 }
 

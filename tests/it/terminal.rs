@@ -73,11 +73,16 @@ impl Terminal {
         self
     }
 
-    /// Waits until what is typed is no longer shown.
-    pub fn expect_no_echo(&mut self) -> &mut Terminal {
+    /// Number of the process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits until what is typed is shown, or no longer is.
+    pub fn expect_echo(&mut self, shown: bool) -> &mut Terminal {
         let begin = Instant::now();
-        while tcgetattr(&*self.pty).unwrap().local_modes.contains(LocalModes::ECHO) {
-            assert!(begin.elapsed() < DEADLINE, "what is typed is still shown");
+        while tcgetattr(&*self.pty).unwrap().local_modes.contains(LocalModes::ECHO) != shown {
+            assert!(begin.elapsed() < DEADLINE, "the echo is still {}", if shown { "off" } else { "on" });
             std::thread::sleep(Duration::from_millis(10));
         }
         self

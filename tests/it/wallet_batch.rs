@@ -107,3 +107,46 @@ async fn a_list_is_checked_as_a_whole_before_anything_is_signed() {
     .unwrap();
     assert_eq!(wallet.balance("bob"), before + total);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_is_one_list_however_it_is_reached() {
+    let network = Network::start(Plan::of(1)).await;
+    let wallet = Wallet::of(&network);
+    let list = wallet.write("list.csv", "to,amount\nbob,1\n");
+    let link = wallet.path("link.csv");
+    std::os::unix::fs::symlink(&list, &link).unwrap();
+    for name in [&list, &link, &"list.csv".to_owned()] {
+        wallet.json(&["pay", name, "--from", "alice", "--yes"]);
+        assert_eq!(wallet.balance("bob"), FUNDS + 1_000_000_000, "{name}");
+    }
+    // What has no place of its own has no journal.
+    let piped = wallet.failure(&["pay", "/dev/stdin", "--from", "alice", "--yes"]);
+    assert_eq!(piped.0, 2);
+}
+
+/// A line that can never be paid would keep those after it unpaid for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_that_is_no_key_is_found_before_anything_is_paid() {
+    let network = Network::start(Plan::of(1)).await;
+    let wallet = Wallet::of(&network);
+    let no_key = tally_types::Address([2; 32]);
+    let list = wallet.write("list.csv", format!("to,amount\nbob,1\n{no_key},5\n"));
+    let pay = ["pay", &list, "--from", "alice", "--yes", "--create-if-missing", "--per-transaction", "1"];
+    assert_eq!(wallet.failure(&pay), (2, "PAYMENT_FILE".into()));
+    assert_eq!(wallet.balance("bob"), FUNDS);
+}
+
+/// A result that cannot be written must not look like a payment that failed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_payment_whose_result_cannot_be_written_is_said_to_be_final() {
+    let network = Network::start(Plan::of(1)).await;
+    let wallet = Wallet::of(&network);
+    let mut command = wallet.command();
+    command.args(["send", "bob", "1", "--from", "alice", "--yes"]);
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let output = command.stdout(full).stderr(Stdio::piped()).spawn().unwrap().wait_with_output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("is final: do not send it again"), "{said}");
+    assert_eq!(wallet.balance("bob"), FUNDS + 1_000_000_000);
+}

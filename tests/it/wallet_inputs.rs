@@ -75,6 +75,24 @@ fn every_wrong_command_line_is_refused_with_its_code() {
 }
 
 #[test]
+fn a_complaint_names_what_is_missing_and_hides_what_the_environment_says() {
+    let wallet = pinned();
+    let said = |name: &str, value: &str, arguments: &[&str]| {
+        let output = wallet.command().args(arguments).env("TALLY_OUTPUT", "json").env(name, value).output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let missing = said("TALLY_YES", "", &["send", "bob"]);
+    assert!(missing.contains("<AMOUNT>"), "{missing}");
+    for name in ["TALLY_NODE", "TALLY_TIMEOUT", "TALLY_COLOR"] {
+        for secret in [SECRET, WORDS] {
+            let said = said(name, secret, &["chain", "info"]);
+            assert!(!said.contains(&SECRET[..16]) && !said.contains("sausage"), "{name}: {said}");
+        }
+    }
+}
+
+#[test]
 fn every_wrong_file_is_refused_with_its_code() {
     let wallet = pinned();
     let bad = wallet.path("bad");

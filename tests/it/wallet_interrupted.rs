@@ -1,8 +1,10 @@
-//! Whatever interrupts the wallet while it writes, what was there stays as it was or is the new one, whole.
+//! Whatever interrupts the wallet while it writes, what was there stays as it was or is the new one, whole; and whoever interrupts
+//! it while a payment is on its way is told how to go on.
 
 use std::{
     collections::BTreeMap,
     fs,
+    io::{BufRead as _, BufReader},
     os::unix::process::ExitStatusExt as _,
     path::Path,
     process::{Command, Output, Stdio},
@@ -11,7 +13,11 @@ use std::{
 
 use serde_json::Value;
 
-use crate::wallet::Wallet;
+use crate::{
+    network::{DEADLINE, Network, Plan},
+    terminal::Terminal,
+    wallet::Wallet,
+};
 
 /// Everything in the wallet's folder but the files that were left behind unfinished.
 fn content(wallet: &Wallet) -> BTreeMap<String, Vec<u8>> {
@@ -142,4 +148,112 @@ fn killed_at_any_moment_a_key_opens_with_the_old_or_the_new_passphrase() {
     let asked = 1 - current;
     assert!(change(current).wait().unwrap().success());
     assert!(opens(&passphrases[asked].1).is_some());
+}
+
+fn interrupt(process: u32, signal: rustix::process::Signal) {
+    let process = rustix::process::Pid::from_raw(process.try_into().unwrap()).unwrap();
+    rustix::process::kill_process(process, signal).unwrap();
+}
+
+fn ends(child: &mut std::process::Child) -> Option<i32> {
+    let begun = Instant::now();
+    while begun.elapsed() < DEADLINE {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status.code();
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let _ = child.kill();
+    panic!("it does not end");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_interrupted_wait_says_how_to_go_on() {
+    let mut network = Network::start(Plan::of(4)).await;
+    let wallet = Wallet::of(&network);
+    network.reach(1).await;
+    for node in [2, 3] {
+        network.nodes[node].kill();
+    }
+    // Again and again: which of two listeners would hear it first is chance.
+    for round in 0..12 {
+        let mut command = wallet.command();
+        command.args(["send", "bob", "1", "--from", "alice", "--yes", "--no-input"]);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut said = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+        said.find(|line| line.contains("waiting until it is final")).unwrap();
+        interrupt(child.id(), rustix::process::Signal::INT);
+        let rest: Vec<String> = said.collect();
+        assert_eq!(ends(&mut child), Some(6), "{round}: {rest:?}");
+        let rest = rest.join("\n");
+        assert!(rest.contains("it may still run until") && rest.contains("wait with: tally-wallet tx wait"), "{rest}");
+    }
+}
+
+#[test]
+fn whoever_reads_a_pipe_can_be_interrupted() {
+    let wallet = Wallet::new();
+    let pipe = wallet.path("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for arguments in [
+        &["tx", "decode", &pipe][..],
+        &["keys", "import", "carl", "--words-file", &pipe],
+        &["keys", "export", "alice", "--secret-file", "out", "--yes", "--passphrase-file", &pipe],
+    ] {
+        let mut command = wallet.command();
+        let mut child = command.args(arguments).stderr(Stdio::piped()).spawn().unwrap();
+        let begun = Instant::now();
+        let mut said = child.stderr.take().unwrap();
+        // It listens before it reads; how soon that is nothing tells.
+        while child.try_wait().unwrap().is_none() && begun.elapsed() < DEADLINE {
+            std::thread::sleep(std::time::Duration::from_millis(300));
+            interrupt(child.id(), rustix::process::Signal::INT);
+        }
+        let status = child.try_wait().unwrap().unwrap_or_else(|| panic!("{arguments:?} does not end"));
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut said, &mut text).unwrap();
+        // Before it listens, the system ends it.
+        assert!(
+            status.code() == Some(130) && text.contains("interrupted") || status.signal() == Some(2),
+            "{status} {text}"
+        );
+    }
+}
+
+#[test]
+fn a_terminal_is_given_back_whatever_ends_a_hidden_question() {
+    let wallet = Wallet::empty();
+    for (signal, code) in
+        [(rustix::process::Signal::INT, 130), (rustix::process::Signal::TERM, 143), (rustix::process::Signal::HUP, 129)]
+    {
+        let mut terminal = Terminal::start(&wallet, &["keys", "new", "gina"]);
+        terminal.expect("New passphrase for key gina: ").expect_echo(false);
+        interrupt(terminal.id(), signal);
+        terminal.ends_with(code);
+        terminal.expect_echo(true);
+    }
+}
+
+/// Of many that change the same folder at once, none undoes what another did.
+#[test]
+fn changes_of_one_folder_take_turns() {
+    let wallet = Wallet::new();
+    let address = "tally1ax3nk0fasfqdlw352fw5n8p43n0kpa2tn5a7c7yqdcqmaq4stfys9t86rx";
+    let add = |number: usize| {
+        let mut command = wallet.command();
+        command.args(["contacts", "add", &format!("c{number}"), address]).stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().unwrap()
+    };
+    let mut all: Vec<_> = (0..12).map(add).collect();
+    assert!(all.iter_mut().all(|child| ends(child) == Some(0)));
+    assert_eq!(wallet.json(&["contacts", "list"])["contacts"].as_array().unwrap().len(), 12);
+    let rename = |number: usize| {
+        let mut command = wallet.command();
+        let child = command.args(["keys", "rename", "bob", &format!("b{number}")]).arg("--no-input");
+        child.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    };
+    let mut all: Vec<_> = (0..4).map(rename).collect();
+    let done = all.iter_mut().filter_map(|child| (ends(child) == Some(0)).then_some(())).count();
+    assert_eq!(done, 1, "a key has one name");
+    assert_eq!(wallet.json(&["keys", "list"])["keys"].as_array().unwrap().len(), 2);
 }

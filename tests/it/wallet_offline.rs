@@ -27,6 +27,8 @@ async fn building_touches_no_key_signing_no_network_and_sending_no_key() {
     let out = [&["--from", from.as_str(), "--out", built.as_str()][..], &without_keys].concat();
     let made = json(with(&["send"], &[&[to.as_str(), "12.5", "--build-only", "--memo", "rent"][..], &out].concat()));
     assert_eq!(made["signed"], false);
+    let taken = with(&["send"], &[&[to.as_str(), "12.5", "--build-only"][..], &out].concat());
+    assert_eq!(failure(taken), (1, "FILE".into()), "a file that is there is not written over");
     let shown = json(with(&["tx", "decode"], &[&[built.as_str()][..], &without_keys, &without_node].concat()));
     assert_eq!((&shown["txId"], &shown["body"]["memo"]), (&made["txId"], &"rent".into()));
     assert_eq!(failure(with(&["tx", "submit"], &[&built])), (2, "TRANSACTION_FILE".into()), "nobody signed it");

@@ -158,9 +158,12 @@ async fn lines_that_failed_in_a_block_are_paid_once_there_is_money() {
     let most = (FUNDS / 1_000_000_000 - 1).to_string();
     wallet.json(&["send", &bob.name(), &most, "--from", "alice", "--yes", "--no-wait"]);
     let list = wallet.write("list.csv", format!("to,amount\n{},1\n{},2\n", carol.name(), carol.name()));
-    let pay = ["pay", &list, "--from", "alice", "--yes"];
+    let pay = ["pay", &list, "--from", "alice", "--yes", "--memo", "it's 7", "--per-transaction", "2"];
     let (code, said) = failed(&wallet, &[&pay[..], &["--timeout", "1s"]].concat());
     assert_eq!(code, 6, "{said}");
+    // The command that goes on is the one that was run.
+    let goes_on = format!(r"tally-wallet pay {list} --from alice --memo 'it'\''s 7' --per-transaction 2");
+    assert!(said["nextStep"].as_str().unwrap().contains(&goes_on), "{said}");
     for node in [2, 3] {
         network.nodes[node].start();
     }

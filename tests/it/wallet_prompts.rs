@@ -87,6 +87,9 @@ async fn an_address_that_looks_like_a_contact_is_looked_at_twice() {
     assert_eq!(wallet.failure(&pay), (8, "PROMPT_IMPOSSIBLE".into()));
     let with = |last: &str| wallet.failure(&[&pay[..], &["--confirm-recipient", last]].concat());
     assert_eq!(with("abcdef"), (8, "RECIPIENT_NOT_CONFIRMED".into()));
+    // Given where nobody would have asked, it is meant all the same.
+    let known = ["send", "bob", "1", "--from", "alice", "--yes", "--confirm-recipient", "abcdef"];
+    assert_eq!(wallet.failure(&known), (8, "RECIPIENT_NOT_CONFIRMED".into()));
     assert_eq!(with(&forged[58..]), (4, "RECIPIENT_NOT_FOUND".into()));
     // A list does not ask: the address has to be made a contact.
     let list = wallet.write("list.csv", format!("to,amount\n{forged},1\n"));
@@ -250,7 +253,7 @@ fn secrets_are_typed_unseen_and_the_end_of_input_is_none() {
     assert!(!said.contains("abandon") && !said.contains("sesame"), "{said}");
     // Who types before the question is on the screen, which Ctrl-S holds back here: nothing of it is shown, and Ctrl-C counts.
     let mut terminal = Terminal::start(&wallet, &["keys", "new", "gina"]);
-    terminal.types("\u{13}").expect_no_echo().types("barley\u{3}\u{11}").ends_with(130);
+    terminal.types("\u{13}").expect_echo(false).types("barley\u{3}\u{11}").ends_with(130);
     let said = terminal.said();
     assert!(said.contains("New passphrase for key gina: ") && !said.contains("barley"), "{said}");
     // Interrupted or ended, the old passphrase still opens the key.

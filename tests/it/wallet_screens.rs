@@ -74,7 +74,7 @@ fn without_heights(text: &str) -> String {
         let mut words: Vec<String> = line.split(' ').map(str::to_owned).collect();
         for at in 1..words.len() {
             let before = words[..at].iter().rev().find(|word| !word.is_empty()).map(String::as_str).unwrap_or_default();
-            let is_height = matches!(before, "height" | "view" | "(after" | "block" | "TIME");
+            let is_height = matches!(before, "height" | "view" | "(after" | "block" | "index" | "TIME");
             let digits = words[at].trim_end_matches([')', ',', ':', ';']);
             if is_height && !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) {
                 words[at] = words[at].replace(digits, "N");

@@ -25,7 +25,7 @@ use values::duration;
     after_help = "Exit codes: 0 done, 1 the result cannot be written, 2 usage or configuration, 3 node unreachable or \
                   not ready, 4 rejected and will not run, 5 failed in a block, 6 outcome unknown yet, 7 expired and \
                   never ran, 8 key, passphrase or prompt, 9 not found, 10 wrong network or proof, 130 interrupted.\n\n\
-                  Example:\n  tally-wallet network add local --node http://127.0.0.1:4700\n  tally-wallet keys new \
+                  Example:\n  tally-wallet network add local --node http://127.0.0.1:9101\n  tally-wallet keys new \
                   alice\n  tally-wallet send bob 12.5 --from alice"
 )]
 pub struct Cli {
@@ -107,7 +107,7 @@ pub enum Command {
     #[command(subcommand, after_help = "Example:\n  tally-wallet keys new alice")]
     Keys(KeysCommand),
     /// Name networks, and pin each to its chain.
-    #[command(subcommand, after_help = "Example:\n  tally-wallet network add local --node http://127.0.0.1:4700")]
+    #[command(subcommand, after_help = "Example:\n  tally-wallet network add local --node http://127.0.0.1:9101")]
     Network(NetworkCommand),
     /// Name addresses of others.
     #[command(subcommand, after_help = "Example:\n  tally-wallet contacts list")]

@@ -93,6 +93,10 @@ impl Client {
         if has_port && endpoint.uri().port_u16().is_none() {
             return Err(bad_url().into());
         }
+        // A name, a password or a path would be dropped in silence.
+        if place.contains('@') || !matches!(endpoint.uri().path(), "" | "/") || endpoint.uri().query().is_some() {
+            return Err(bad_url().into());
+        }
         let endpoint = endpoint.connect_timeout(call_time).tcp_nodelay(true);
         let connecting = tokio::time::timeout(call_time, endpoint.connect());
         let problem = match connecting.await {

@@ -33,9 +33,11 @@ use crate::{
     },
     config::{Config, Network},
     contacts::Contacts,
-    error::{UsageError, WalletError},
+    error::{FileError, UsageError, WalletError},
+    files::lock_folder,
+    interrupt::Interrupts,
     keystore::{KeyInfo, Keystore},
-    origin::Origins,
+    origin::{Origin, Origins},
     output::Output,
     prompt::Prompt,
     target::{self, Book, Target},
@@ -45,6 +47,7 @@ use crate::{
 /// What every command works with.
 struct Context {
     globals: Globals,
+    interrupts: Interrupts,
     origins: Origins,
     output: Output,
     prompt: Prompt,
@@ -71,16 +74,17 @@ struct Session {
 }
 
 /// Carries out a command.
-pub async fn run(cli: Cli, origins: Origins, output: Output) -> Result<(), WalletError> {
+pub async fn run(cli: Cli, origins: Origins, output: Output, interrupts: Interrupts) -> Result<(), WalletError> {
     // These two need no configuration, so that they work where there is none.
     match &cli.command {
         Command::Completions { shell } => return shell::completions(output, *shell),
         Command::Man { out_dir } => return shell::man(output, out_dir.as_deref()),
         // What is wrong with the configuration must not keep it from being said.
-        Command::Doctor => return doctor::run(cli.globals, origins, output).await,
+        Command::Doctor => return doctor::run(cli.globals, origins, output, interrupts).await,
         _ => {}
     }
-    let context = Context::new(cli.globals, origins, output)?;
+    let _lock = lock(&cli)?;
+    let context = Context::new(cli.globals, origins, output, interrupts)?;
     match cli.command {
         Command::Keys(command) => keys::run(&context, command).await,
         Command::Network(command) => network::run(context, command).await,
@@ -110,12 +114,13 @@ pub async fn run(cli: Cli, origins: Origins, output: Output) -> Result<(), Walle
 }
 
 impl Context {
-    fn new(globals: Globals, origins: Origins, output: Output) -> Result<Context, WalletError> {
+    fn new(globals: Globals, origins: Origins, output: Output, interrupts: Interrupts) -> Result<Context, WalletError> {
         let config_folder = config_folder(&globals)?;
         let keystore = Keystore::open(keystore_folder(&globals, &config_folder));
         Ok(Context {
             output,
             origins,
+            interrupts,
             prompt: Prompt::new(globals.no_input),
             config: Config::load(&config_folder)?,
             contacts: Contacts::load(&config_folder)?,
@@ -239,6 +244,14 @@ impl Context {
         for node in &self.globals.node {
             command = format!("{command} --node {}", quoted_if_odd(node));
         }
+        let folders = [("config_dir", &self.globals.config_dir), ("keystore_dir", &self.globals.keystore_dir)];
+        for (id, folder) in folders {
+            // One that the environment names is found again.
+            if let Some(folder) = folder.as_ref().filter(|_| self.origins.get(id) == Origin::Flag) {
+                let folder = quoted_if_odd(&folder.display().to_string());
+                command = format!("{command} --{} {folder}", id.replace('_', "-"));
+            }
+        }
         command
     }
 }
@@ -254,6 +267,33 @@ impl Session {
         let pinned = self.chosen.pinned.as_ref().map(|(name, network)| (name.as_str(), network));
         Ok(self.nodes.chain(pinned).await?)
     }
+}
+
+/// For commands that change configuration, contacts or keys: nobody else changes them meanwhile.
+fn lock(cli: &Cli) -> Result<Option<std::fs::File>, WalletError> {
+    use crate::cli::{
+        groups::{ContactsCommand, NetworkCommand},
+        keys::KeysCommand,
+    };
+    let config_folder = config_folder(&cli.globals)?;
+    let folder = match &cli.command {
+        Command::Network(NetworkCommand::List | NetworkCommand::Show { .. })
+        | Command::Contacts(ContactsCommand::List) => return Ok(None),
+        Command::Keys(
+            KeysCommand::List
+            | KeysCommand::Show { .. }
+            | KeysCommand::Export { .. }
+            | KeysCommand::VerifyBackup { .. },
+        ) => return Ok(None),
+        Command::Network(_) | Command::Contacts(_) => config_folder,
+        Command::Keys(_) => keystore_folder(&cli.globals, &config_folder),
+        _ => return Ok(None),
+    };
+    let locked = lock_folder(&folder).map_err(|source| match source.kind() {
+        std::io::ErrorKind::WouldBlock => FileError::Locked { file: folder.clone() },
+        _ => FileError::Write { file: folder.clone(), source },
+    })?;
+    Ok(Some(locked))
 }
 
 /// Where the configuration is, or would be.

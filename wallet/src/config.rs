@@ -7,7 +7,7 @@
 //! from = "alice"             # optional: key used when --from does not say otherwise
 //!
 //! [networks.local]
-//! node = "http://127.0.0.1:4700"
+//! node = "http://127.0.0.1:9101"
 //! chain_id = "local-1a2b3c4d"
 //! genesis_hash = "1a2b3c4d…" # 64 hex digits
 //! symbol = "TALLY"
@@ -21,7 +21,7 @@
 //! total_stake = 4000000000000
 //!
 //! [[panels.local.nodes]]
-//! url = "http://127.0.0.1:4700"
+//! url = "http://127.0.0.1:9101"
 //! validator = "tally1…"      # which validator the node said it is; empty: none
 //! stake = 1000000000000
 //! ```
@@ -263,7 +263,7 @@ mod tests {
     fn local() -> Network {
         let genesis_hash = Hash::of(b"genesis").to_string();
         Network {
-            node: "http://127.0.0.1:4700".into(),
+            node: "http://127.0.0.1:9101".into(),
             chain_id: format!("local-{}", &genesis_hash[..8]),
             genesis_hash,
             symbol: "TALLY".into(),

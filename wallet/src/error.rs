@@ -94,8 +94,13 @@ pub enum WalletError {
     #[error(transparent)]
     Fate(Box<Fate>),
     /// Stdout is gone.
-    #[error("cannot write the result: {0}")]
-    Stdout(io::Error),
+    #[error("{done}cannot write the result: {source}")]
+    Stdout {
+        /// What is done all the same, for a person who would do it again; may be empty.
+        done: String,
+        /// Why not.
+        source: io::Error,
+    },
     /// No randomness for a new key.
     #[error("the operating system gives no randomness: {0}")]
     Randomness(getrandom::Error),
@@ -374,7 +379,7 @@ impl WalletError {
                 Fate::Unknown { .. } => Exit::Unknown,
                 Fate::NeverRan { .. } => Exit::NeverRan,
             },
-            WalletError::Stdout(_) | WalletError::Randomness(_) | WalletError::Start(_) => Exit::Failure,
+            WalletError::Stdout { .. } | WalletError::Randomness(_) | WalletError::Start(_) => Exit::Failure,
         }
     }
 
@@ -428,10 +433,19 @@ impl WalletError {
             WalletError::Proof(_) => "SIGNATURE_INVALID",
             WalletError::Unwell(..) => "UNWELL",
             WalletError::Chain(_) => "WRONG_NETWORK",
-            WalletError::Stdout(_) => "STDOUT",
+            WalletError::Stdout { .. } => "STDOUT",
             WalletError::Randomness(_) | WalletError::Start(_) => "SYSTEM",
         };
         name.into()
+    }
+
+    /// The same error, after something was done that must not be done again because of it.
+    #[must_use]
+    pub fn after(self, done: &str) -> WalletError {
+        match self {
+            WalletError::Stdout { source, .. } => WalletError::Stdout { done: format!("{done}; "), source },
+            error => error,
+        }
     }
 
     /// Facts for scripts.

@@ -1,10 +1,11 @@
 //! Files that are either whole or absent: written beside their place, synced, then moved into it.
 
 use std::{
-    fs::{self, DirBuilder, File},
+    fs::{self, DirBuilder, File, TryLockError},
     io::{self, Read as _, Write as _},
-    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::Path,
+    time::{Duration, Instant},
 };
 
 use tempfile::NamedTempFile;
@@ -44,8 +45,31 @@ pub(crate) fn read_all_bounded(source: impl io::Read, bytes_max: usize) -> io::R
     Ok(content)
 }
 
+/// How long somebody else may hold a folder.
+const LOCK_WAIT: Duration = Duration::from_secs(10);
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
+/// Keeps other wallets from changing what is in `folder`, which is made if need be, until the returned file goes. Waits up to
+/// ten seconds for another one that does; after that `ErrorKind::WouldBlock`.
+pub(crate) fn lock_folder(folder: &Path) -> io::Result<File> {
+    create_private_folder(folder)?;
+    let file = File::options().create(true).append(true).mode(0o600).open(folder.join(".lock"))?;
+    let begun = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::Error(error)) => return Err(error),
+            Err(TryLockError::WouldBlock) if begun.elapsed() >= LOCK_WAIT => {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+        }
+    }
+}
+
 fn write_beside(path: &Path, content: &[u8]) -> io::Result<NamedTempFile> {
-    let mut file = NamedTempFile::new_in(folder(path))?;
+    // The error's own words name a file that nobody asked for.
+    let mut file = NamedTempFile::new_in(folder(path)).map_err(|error| io::Error::from(error.kind()))?;
     file.as_file().set_permissions(fs::Permissions::from_mode(0o600))?;
     file.write_all(content)?;
     file.as_file().sync_all()?;

@@ -23,6 +23,7 @@ mod contacts;
 mod envelope;
 mod error;
 mod files;
+mod interrupt;
 mod json;
 mod origin;
 mod output;
@@ -40,11 +41,11 @@ use std::{
 };
 
 use clap::{CommandFactory as _, FromArgMatches as _, error::ErrorKind};
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     cli::{Cli, ColorWhen, OutputForm},
     error::{Exit, UsageError, WalletError},
+    interrupt::Interrupts,
     origin::Origins,
     output::Output,
 };
@@ -62,9 +63,16 @@ pub fn advice(reason: &str) -> (u8, String) {
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
     let words: Vec<String> = args.iter().skip(1).map(|arg| arg.to_string_lossy().into_owned()).collect();
+    // What the environment says is repeated by complaints as well.
+    let twins = std::env::vars_os().filter(|(name, _)| {
+        let name = name.to_string_lossy();
+        name.starts_with("TALLY_") && name != prompt::PASSPHRASE_ENV
+    });
+    let twins = twins.map(|(_, value)| value.to_string_lossy().into_owned());
+    let said: Vec<String> = words.iter().cloned().chain(twins).collect();
     // Before clap, whose complaint would repeat them.
-    if target::has_words(&words) {
-        return fail(Output::new(form_of(&words), false), &UsageError::Words.into(), &words);
+    if target::has_words(&said) {
+        return fail(Output::new(form_of(&words), false), &UsageError::Words.into(), &said);
     }
     let color = match color_of(&words) {
         ColorWhen::Auto => clap::ColorChoice::Auto,
@@ -81,14 +89,14 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => {
             let text = error.render();
             let text = if stderr_color(color_of(&words)) { text.ansi().to_string() } else { text.to_string() };
-            Output::new(form_of(&words), false).usage_failure(&target::hide_hex(&text, &words));
+            Output::new(form_of(&words), false).usage_failure(&target::hide_hex(&text, &said));
             return ExitCode::from(Exit::Usage as u8);
         }
     };
     let output = Output::new(cli.globals.output, cli.globals.quiet).with_color(stderr_color(cli.globals.color));
     match run_command(cli, origins, output) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(output, &error, &words),
+        Err(error) => fail(output, &error, &said),
     }
 }
 
@@ -100,23 +108,18 @@ fn run_command(cli: Cli, origins: Origins, output: Output) -> Result<(), WalletE
         .build()
         .map_err(WalletError::Start)?;
     let result = runtime.block_on(async {
-        // Before any prompt: rpassword answers Ctrl-C with SIGINT, which must not kill a terminal without echo.
-        let mut interrupts = signal(SignalKind::interrupt()).map_err(WalletError::Start)?;
-        tokio::select! {
-            biased;
-            result = commands::run(cli, origins, output) => result,
-            _ = interrupts.recv() => Err(WalletError::Interrupted),
-        }
+        let interrupts = Interrupts::listen(output).map_err(WalletError::Start)?;
+        commands::run(cli, origins, output, interrupts).await
     });
     // A thread may still wait for a line on stdin.
     runtime.shutdown_background();
     result
 }
 
-fn fail(output: Output, error: &WalletError, words: &[String]) -> ExitCode {
+fn fail(output: Output, error: &WalletError, said: &[String]) -> ExitCode {
     let message = match error.exit() {
         // What is wrong with an argument, a file or a key. All else is about hashes that were asked for.
-        Exit::Usage | Exit::Key | Exit::Failure => target::hide_hex(&error.to_string(), words),
+        Exit::Usage | Exit::Key | Exit::Failure => target::hide_hex(&error.to_string(), said),
         _ => error.to_string(),
     };
     output.failure(error, &message);

@@ -50,7 +50,10 @@ impl Output {
     /// A result that is neither text nor JSON but bytes of a form of its own: a file, a script, a page.
     pub fn raw(self, bytes: &[u8]) -> Result<(), WalletError> {
         let mut stdout = io::stdout().lock();
-        stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(WalletError::Stdout)
+        stdout
+            .write_all(bytes)
+            .and_then(|()| stdout.flush())
+            .map_err(|source| WalletError::Stdout { done: String::new(), source })
     }
 
     /// The call that is about to be made, as a command. Asked for by name, so shown whatever the form.
@@ -81,7 +84,7 @@ impl Output {
             OutputForm::Json => writeln!(stdout, "{json}"),
         }
         .and_then(|()| stdout.flush())
-        .map_err(WalletError::Stdout)
+        .map_err(|source| WalletError::Stdout { done: String::new(), source })
     }
 
     /// Progress, for people.
@@ -153,7 +156,10 @@ impl Output {
         match self.form {
             OutputForm::Text => to_stderr(text.trim_end()),
             OutputForm::Json => {
-                let message = text.trim_start_matches("error: ").lines().next().unwrap_or_default();
+                // Up to the usage: some complaints name what they are about on lines of their own.
+                let complaint = text.trim_start_matches("error: ").split("\n\n").next().unwrap_or_default();
+                let message = complaint.split_whitespace().collect::<Vec<_>>().join(" ");
+                let message = message.as_str();
                 let next = "see tally-wallet --help";
                 to_stderr(&failure_line("USAGE", message, next, Exit::Usage as u8, &BTreeMap::new()).to_string());
             }

@@ -15,6 +15,7 @@ use tally_types::Address;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+pub use self::unseen::restore_terminal;
 use crate::{cli::payment::PassphraseArgs, derive::WordsError, files};
 
 /// Environment variable of the passphrase.

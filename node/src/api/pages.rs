@@ -1,8 +1,9 @@
 //! Pages: how many items, how many bytes, and a token that leads to the next one.
 //!
-//! A token holds a position and a checksum over method, request and position: it works only with the query that gave it,
-//! across restarts and on any node of the chain. It is no secret and no promise: whoever forges one reads from a
-//! position of their choice, which every position may be.
+//! A token holds a position and a checksum over method, request and position: it works only with the query that gave it. For
+//! blocks, transactions and validators it does so across restarts and on any node of the chain; a list of accounts goes on in the
+//! state that this node keeps for it, and lists of evidence and peers count in this node's own. It is no secret and no promise:
+//! whoever forges one reads from a position of their choice, which every position may be.
 
 use prost::Message;
 use tally_proto::v1::ErrorReason;

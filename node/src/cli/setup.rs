@@ -245,6 +245,12 @@ pub fn testnet(command: &TestnetCommand) -> Result<(), Failure> {
     let bytes = network.genesis.encode()?;
     fs::write(options.out.join(GENESIS_FILE), &bytes)?;
     println!("{count} homes in {}, genesis hash {}", options.out.display(), Hash::of(&bytes));
+    if options.accounts.iter().all(|(_, balance)| *balance == 0) {
+        eprintln!(
+            "warning: no account has tokens, and none can be made later: nobody will ever pay. Give --account \
+             ADDRESS=AMOUNT, with an address of `tally-wallet keys new`"
+        );
+    }
     println!("next: copy each folder to its machine and run there\n  tally-node start --home node1");
     Ok(())
 }

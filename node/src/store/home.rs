@@ -93,7 +93,7 @@ impl Home {
         &self.folder
     }
 
-    /// The validator's sealed key.
+    /// The validator's key: 64 hex digits.
     pub fn key_file(&self) -> PathBuf {
         self.folder.join("validator.key")
     }

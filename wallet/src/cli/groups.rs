@@ -10,9 +10,9 @@ use super::{payment::PassphraseArgs, values::hash};
 #[derive(Debug, Subcommand)]
 pub enum NetworkCommand {
     /// Ask nodes which chain they follow, and pin that chain under a name.
-    #[command(after_help = "Example:\n  tally-wallet network add local --node http://127.0.0.1:4700\n  tally-wallet \
-                            network add club --node http://10.0.0.1:4700 --node http://10.0.0.2:4700 --node \
-                            http://10.0.0.3:4700")]
+    #[command(after_help = "Example:\n  tally-wallet network add local --node http://127.0.0.1:9101\n  tally-wallet \
+                            network add club --node http://10.0.0.1:9101 --node http://10.0.0.2:9101 --node \
+                            http://10.0.0.3:9101")]
     Add {
         /// Name of the network: a-z, 0-9, "-" and "_".
         name: String,

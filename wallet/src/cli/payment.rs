@@ -6,6 +6,9 @@ use clap::Args;
 
 use super::values::duration;
 
+/// Most payments of one transaction of a list, where nothing else is asked for.
+pub const PER_TRANSACTION_DEFAULT: u32 = 64;
+
 /// Flags of `send` and `create-account`.
 #[derive(Clone, Debug, Args)]
 #[group(skip)]
@@ -64,7 +67,7 @@ pub struct PayFileArgs {
     #[arg(long, default_value = "", hide_default_value = true, value_name = "TEXT")]
     pub memo: String,
     /// Most payments of one transaction: they succeed or fail together.
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=64), value_name = "COUNT")]
+    #[arg(long, default_value_t = PER_TRANSACTION_DEFAULT, value_parser = clap::value_parser!(u32).range(1..=64), value_name = "COUNT")]
     pub per_transaction: u32,
     /// A transaction never runs later than this from its signature [default: 5m, or the chain's limit if less].
     #[arg(long, value_parser = duration, value_name = "TIME")]

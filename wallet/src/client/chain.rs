@@ -8,6 +8,11 @@ use thiserror::Error;
 
 use crate::{config::Network, output::clean, token::Token};
 
+/// Longest expiry of a chain, seconds: a hundred years.
+const EXPIRY_SECONDS_MAX: i64 = 100 * 366 * 24 * 3600;
+/// Last second of the year 9999.
+const TIME_SECONDS_MAX: i64 = 253_402_300_799;
+
 /// What a node says about its chain.
 #[derive(Clone, Debug)]
 pub struct ChainView {
@@ -50,14 +55,17 @@ impl ChainView {
         let params = info.params.as_ref().ok_or("the chain's parameters are missing")?;
         let token = Token::new(&params.symbol, params.decimals).ok_or("symbol or decimals are out of bounds")?;
         let latest_block_time =
-            info.latest_block_time.and_then(time).ok_or("the time of the latest block is missing")?;
-        let max_expiry = params.max_expiry.and_then(|limit| Duration::try_from(limit).ok());
+            info.latest_block_time.filter(|time| (0..=TIME_SECONDS_MAX).contains(&time.seconds)).and_then(time);
+        let latest_block_time = latest_block_time.ok_or("the time of the latest block is missing or out of bounds")?;
+        // Beyond these, sums of times would be none.
+        let max_expiry = params.max_expiry.filter(|limit| (0..=EXPIRY_SECONDS_MAX).contains(&limit.seconds));
+        let max_expiry = max_expiry.and_then(|limit| Duration::try_from(limit).ok());
         Ok(ChainView {
             chain: Chain { id: info.chain_id.clone(), genesis_hash },
             token,
             base_fee: Amount(params.base_fee),
             min_opening_balance: Amount(params.min_opening_balance),
-            max_expiry: max_expiry.ok_or("the greatest expiry is missing")?,
+            max_expiry: max_expiry.ok_or("the greatest expiry is missing or out of bounds")?,
             latest_block_time,
             info,
         })
@@ -135,5 +143,21 @@ mod tests {
         assert_eq!(differs(|info| info.chain_id.push('x')), "chain id");
         assert_eq!(differs(|info| info.params.as_mut().unwrap().symbol = "GOLD".into()), "token symbol");
         assert_eq!(differs(|info| info.params.as_mut().unwrap().decimals = 0), "number of decimals");
+    }
+
+    #[test]
+    fn times_that_no_clock_has_are_refused() {
+        type Change = fn(&mut v1::GetChainInfoResponse);
+        let changes: [Change; 4] = [
+            |info| info.params.as_mut().unwrap().max_expiry.as_mut().unwrap().seconds = i64::MAX,
+            |info| info.params.as_mut().unwrap().max_expiry.as_mut().unwrap().seconds = i64::MIN,
+            |info| info.latest_block_time.as_mut().unwrap().seconds = i64::MAX,
+            |info| info.latest_block_time.as_mut().unwrap().seconds = i64::MIN,
+        ];
+        for change in changes {
+            let mut info = info();
+            change(&mut info);
+            assert!(ChainView::read(info).is_err());
+        }
     }
 }

@@ -86,21 +86,10 @@ impl NodeError {
         }
     }
 
-    /// Whether nobody can tell from this error if the node took what it was sent.
+    /// Whether nobody can tell from this error if the node took what it was sent. Only a node's own reason is a refusal: any
+    /// other code may be that of something on the way, or of this side's reading of an answer.
     pub fn is_uncertain(&self) -> bool {
-        let refusing = matches!(
-            self.code,
-            Code::InvalidArgument
-                | Code::NotFound
-                | Code::AlreadyExists
-                | Code::PermissionDenied
-                | Code::Unauthenticated
-                | Code::FailedPrecondition
-                | Code::OutOfRange
-                | Code::ResourceExhausted
-                | Code::Unimplemented
-        );
-        !self.from_node && !refusing
+        !self.from_node || matches!(self.reason.as_str(), "INTERNAL" | "DEADLINE_EXCEEDED")
     }
 
     fn without_reason(status: &Status, node: &str) -> NodeError {
@@ -173,22 +162,23 @@ mod tests {
 
     #[test]
     fn only_an_answer_of_the_node_makes_a_refusal_certain() {
-        for (code, uncertain) in [
-            (Code::Unavailable, true),
-            (Code::DeadlineExceeded, true),
-            (Code::Unknown, true),
-            (Code::Cancelled, true),
-            (Code::Internal, true),
-            (Code::Aborted, true),
-            (Code::DataLoss, true),
-            (Code::Unimplemented, false),
-            (Code::InvalidArgument, false),
+        for code in [
+            Code::Unavailable,
+            Code::DeadlineExceeded,
+            Code::Unknown,
+            Code::Cancelled,
+            Code::Internal,
+            Code::Unimplemented,
+            Code::InvalidArgument,
+            Code::ResourceExhausted,
+            Code::OutOfRange,
         ] {
-            assert_eq!(
-                NodeError::new(&Status::new(code, "x"), "http://n:1", None).is_uncertain(),
-                uncertain,
-                "{code:?}"
-            );
+            assert!(NodeError::new(&Status::new(code, "x"), "http://n:1", None).is_uncertain(), "{code:?}");
+        }
+        for (reason, uncertain) in [("INTERNAL", true), ("DEADLINE_EXCEEDED", true), ("INSUFFICIENT_FUNDS", false)] {
+            let details = ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new());
+            let status = Status::with_error_details(Code::Internal, "x", details);
+            assert_eq!(NodeError::new(&status, "http://n:1", None).is_uncertain(), uncertain, "{reason}");
         }
         let details = ErrorDetails::with_error_info("NODE_SYNCING", DOMAIN, HashMap::new());
         let status = Status::with_error_details(Code::Unavailable, "x", details);

@@ -124,7 +124,7 @@ impl Nodes {
     pub fn name(&self) -> String {
         match self.members.as_slice() {
             [one] => one.client.node().to_owned(),
-            many => format!("{} nodes", many.len()),
+            many => format!("enough of {} nodes", many.len()),
         }
     }
 

@@ -85,8 +85,8 @@ mod tests {
     #[test]
     fn a_call_is_a_command_whatever_is_in_it() {
         assert_eq!(
-            grpcurl("http://127.0.0.1:4700/", "ChainService/GetChainInfo", &json!({})),
-            "grpcurl -plaintext 127.0.0.1:4700 tally.v1.ChainService/GetChainInfo"
+            grpcurl("http://127.0.0.1:9101/", "ChainService/GetChainInfo", &json!({})),
+            "grpcurl -plaintext 127.0.0.1:9101 tally.v1.ChainService/GetChainInfo"
         );
         assert_eq!(
             grpcurl("http://n:1", "X/Y", &json!({ "memo": "it's $HOME" })),

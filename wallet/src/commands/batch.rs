@@ -16,7 +16,7 @@ use std::{
 
 use serde_json::json;
 use tally_proto::v1::ExecutionResult;
-use tally_types::{Address, Amount, SecretKey};
+use tally_types::{Address, Amount, PublicKey, SecretKey};
 
 use self::{
     journal::{Journal, Outcome, Subject},
@@ -30,8 +30,11 @@ use super::{
     rows,
 };
 use crate::{
-    cli::payment::PayFileArgs,
-    client::{NodeError, trace::quoted_if_odd},
+    cli::payment::{PER_TRANSACTION_DEFAULT, PayFileArgs},
+    client::{
+        NodeError,
+        trace::{quoted, quoted_if_odd},
+    },
     envelope::Envelope,
     error::{Exit, Fate, FileError, Refusal, UsageError, WalletError},
     keystore::KeyInfo,
@@ -65,11 +68,7 @@ pub async fn run(context: &Context, args: PayFileArgs) -> Result<(), WalletError
     };
     let session = context.connect().await?;
     let subject = Subject { list: list.hash, lines: list.lines.len(), chain: session.chain.chain.clone(), sender };
-    let path = args.journal.clone().unwrap_or_else(|| {
-        let mut path = args.file.clone().into_os_string();
-        path.push(".journal");
-        PathBuf::from(path)
-    });
+    let path = journal_path(&args)?;
     let expire_in = plan::expire_in(args.expire_in, &session.chain)?;
     let opens = vec![false; list.lines.len()];
     let mut batch = Batch { context, session: &session, args: &args, list, sender, opens, expire_in };
@@ -86,6 +85,22 @@ pub async fn run(context: &Context, args: PayFileArgs) -> Result<(), WalletError
         batch.pay(&mut journal, &open, &secret).await?;
     }
     batch.report(&journal)
+}
+
+/// Where the journal of a list is. However the list is reached, it is the same file.
+fn journal_path(args: &PayFileArgs) -> Result<PathBuf, FileError> {
+    if let Some(path) = &args.journal {
+        return Ok(path.clone());
+    }
+    let unreadable = |source| FileError::Read { file: args.file.clone(), source };
+    let list = args.file.canonicalize().map_err(unreadable)?;
+    if !list.is_file() {
+        let problem = "it is no regular file, so nothing says where its journal belongs: give --journal";
+        return Err(unreadable(std::io::Error::new(std::io::ErrorKind::InvalidInput, problem)));
+    }
+    let mut path = list.into_os_string();
+    path.push(".journal");
+    Ok(PathBuf::from(path))
 }
 
 /// What is about to be paid.
@@ -144,6 +159,10 @@ impl Batch<'_> {
             if !known && !self.args.create_if_missing {
                 let problem = format!("{} has no account; --create-if-missing opens it", to.describe());
                 return Err(wrong(problem).into());
+            }
+            if !known && !PublicKey::from(to.address).is_usable() {
+                let problem = "the recipient's address is no key that anybody can sign with; ask for it again";
+                return Err(wrong(problem.into()).into());
             }
             let minimum = self.session.chain.min_opening_balance;
             if !known && *amount < minimum {
@@ -314,6 +333,16 @@ impl Batch<'_> {
         if self.args.create_if_missing {
             command.push_str(" --create-if-missing");
         }
+        if !self.args.memo.is_empty() {
+            command = format!("{command} --memo {}", quoted(&self.args.memo));
+        }
+        if self.args.per_transaction != PER_TRANSACTION_DEFAULT {
+            command = format!("{command} --per-transaction {}", self.args.per_transaction);
+        }
+        if let Some(time) = self.args.expire_in {
+            command =
+                format!("{command} --expire-in {}", humantime::format_duration(time).to_string().replace(' ', ""));
+        }
         self.context.with_way(&command)
     }
 
@@ -370,6 +399,9 @@ impl Batch<'_> {
             "total": total.to_string(),
             "transactions": transactions,
         });
-        self.context.output.result(&text, &json)
+        let written = self.context.output.result(&text, &json);
+        written.map_err(|error| {
+            error.after(&format!("the list is paid; its journal {} says how", journal.path().display()))
+        })
     }
 }

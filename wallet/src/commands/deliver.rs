@@ -46,7 +46,7 @@ pub struct Delivery {
 /// What came of handing a transaction over.
 #[derive(Debug)]
 enum Handover {
-    Taken(TransactionState),
+    Taken(TransactionState, String),
     Refused(NodeError),
     /// A call was lost on the way: a node may have it.
     Uncertain(NodeError),
@@ -66,10 +66,11 @@ pub async fn deliver(
         nonce: Some((body.sender, body.nonce.0)),
         resume: delivery.resume.clone(),
     };
+    let _on_its_way = context.interrupts.on_its_way();
     tokio::select! {
         biased;
         result = carry(context, session, envelope, &target, &delivery) => result,
-        _ = tokio::signal::ctrl_c() => Err(outcome::unknown(&target, "interrupted while waiting".into())),
+        () = context.interrupts.came() => Err(outcome::unknown(&target, "interrupted while waiting".into())),
     }
 }
 
@@ -89,9 +90,11 @@ async fn carry(
         Handover::Refused(error) | Handover::Uncertain(error) => {
             context.output.warning(&format!("it is not certain that {node} has the transaction: {}", error.message));
         }
-        Handover::Taken(state) if !delivery.waits => return Ok(Delivered::Taken(state)),
-        Handover::Taken(_) if !delivery.tells => {}
-        Handover::Taken(_) => context.output.note(&format!("taken by {node}; waiting until it is final")),
+        Handover::Taken(state, _) if !delivery.waits => return Ok(Delivered::Taken(state)),
+        Handover::Taken(..) if !delivery.tells => {}
+        Handover::Taken(_, takers) => {
+            context.output.note(&format!("taken by {takers}; waiting until it is final"));
+        }
     }
     let success = outcome::wait(context, &session.nodes, &session.chain.token, target).await?;
     Ok(Delivered::Final(Box::new(success)))
@@ -127,7 +130,14 @@ async fn hand_over(context: &Context, session: &Session, envelope: &Envelope) ->
             }
         }
         if !takers.is_empty() && (refusals.is_empty() || session.nodes.weigh_enough(&takers)) {
-            return Ok(Handover::Taken(state));
+            for error in &refusals {
+                context.output.warning(&format!("not every node took it: {}", error.message));
+            }
+            let takers = match takers.as_slice() {
+                [one] => one.clone(),
+                many => format!("{} nodes", many.len()),
+            };
+            return Ok(Handover::Taken(state, takers));
         }
         // One that took it, while others refuse, has it and may spread it; or it lies.
         uncertain |= !takers.is_empty();

@@ -20,6 +20,7 @@ use crate::{
     config::{self, Config},
     contacts::Contacts,
     error::{Exit, WalletError},
+    interrupt::Interrupts,
     keystore::Keystore,
     origin::Origins,
     output::{Output, clean},
@@ -64,7 +65,12 @@ impl Findings {
 }
 
 /// Makes every check, and shows what they found.
-pub async fn run(globals: Globals, origins: Origins, output: Output) -> Result<(), WalletError> {
+pub async fn run(
+    globals: Globals,
+    origins: Origins,
+    output: Output,
+    interrupts: Interrupts,
+) -> Result<(), WalletError> {
     let mut findings = Findings::default();
     match config_folder(&globals) {
         Err(error) => findings.wrong("configuration", &error),
@@ -78,8 +84,17 @@ pub async fn run(globals: Globals, origins: Origins, output: Output) -> Result<(
             let contacts = load(&mut findings, "contacts", crate::contacts::FILE_NAME, &folder, Contacts::load);
             if let (Some(config), Some(contacts)) = (config, contacts) {
                 let prompt = Prompt::new(globals.no_input);
-                let context =
-                    Context { globals, origins, output, prompt, config_folder: folder, config, contacts, keystore };
+                let context = Context {
+                    globals,
+                    origins,
+                    output,
+                    interrupts,
+                    prompt,
+                    config_folder: folder,
+                    config,
+                    contacts,
+                    keystore,
+                };
                 check_network(&mut findings, &context).await;
             }
         }

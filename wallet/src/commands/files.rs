@@ -9,11 +9,11 @@ use serde_json::json;
 
 use super::Context;
 use crate::{
+    client::trace::quoted_if_odd,
     envelope::{Envelope, EnvelopeError, FILE_BYTES_MAX},
     error::{FileError, WalletError},
     files,
     output::rfc3339,
-    prompt::InputError,
 };
 
 /// A transaction file; "-" is standard input.
@@ -34,11 +34,11 @@ pub fn read(file: &Path) -> Result<Envelope, WalletError> {
 pub fn write(context: &Context, envelope: &Envelope, out: Option<&PathBuf>) -> Result<(), WalletError> {
     let Some(out) = out else { return context.output.raw(envelope.to_text().as_bytes()) };
     files::write_new(out, envelope.to_text().as_bytes())
-        .map_err(|source| InputError::NewFile { file: out.clone(), source })?;
+        .map_err(|source| FileError::Write { file: out.clone(), source })?;
     let (id, until) = (envelope.id(), rfc3339(envelope.expire_time()));
     let (state, next) = match envelope.is_signed() {
-        true => ("signed", format!("tally-wallet tx submit {}", out.display())),
-        false => ("unsigned", format!("tally-wallet tx sign {}", out.display())),
+        true => ("signed", format!("tally-wallet tx submit {}", quoted_if_odd(&out.display().to_string()))),
+        false => ("unsigned", format!("tally-wallet tx sign {}", quoted_if_odd(&out.display().to_string()))),
     };
     let text = format!("{state} transaction {id} in {}, to run until {until}\nnext: {next}", out.display());
     let json = json!({

@@ -93,9 +93,11 @@ pub async fn wait(context: &Context, nodes: &Nodes, token: &Token, target: &Targ
                 if nonce_is_unused(nodes, token, &target).await {
                     return Err(Fate::NeverRan { id: target.id, node, height }.into());
                 }
-                let why =
-                    format!("{node} does not know it at height {height}, but its nonce is used or cannot be asked for");
-                let wait = format!("{}, at a node that keeps more", target.resume);
+                let why = format!(
+                    "{node} does not know it at height {height}, but its nonce is used or cannot be asked for; a node that \
+                     keeps more may know"
+                );
+                let wait = target.resume.clone();
                 let expire_time = target.expire_time;
                 return Err(Fate::Unknown { id: target.id, why, expire_time, past: true, wait }.into());
             }

@@ -25,6 +25,9 @@ use crate::{
 /// How many transactions of the past are looked at for an earlier payment to an address that resembles a known one.
 const LOOK_BACK: u32 = 1000;
 
+/// Reasons that no later try of the same bytes overcomes.
+const SPENT: [&str; 3] = ["EXPIRED", "NONCE_IN_USE", "NONCE_TOO_LOW"];
+
 /// Carries out an order.
 pub async fn run(context: &Context, order: Order) -> Result<(), WalletError> {
     let to = context.book().resolve(&order.to)?;
@@ -69,6 +72,10 @@ pub async fn submit(context: &Context, session: &Session, envelope: &Envelope, w
     let delivery =
         Delivery { waits: way.waits, believes_refusals: true, tells: true, resume: context.wait_command(&id) };
     let delivered = deliver::deliver(context, session, envelope, delivery).await.map_err(|error| match error {
+        // These bytes will never run, whenever they are sent again.
+        WalletError::Node(error) if !way.is_new && SPENT.contains(&error.reason.as_str()) => {
+            WalletError::Node(NodeError { next: "build and sign a new transaction".into(), ..error })
+        }
         // Signed bytes in a file outlive a refusal: what lacks funds today may have them tomorrow.
         WalletError::Node(error) if !way.is_new => WalletError::Node(NodeError {
             message: format!(
@@ -88,11 +95,13 @@ pub async fn submit(context: &Context, session: &Session, envelope: &Envelope, w
                 "state": state.as_str_name(),
                 "expireTime": rfc3339(envelope.expire_time()),
             });
-            context.output.result(&text, &json)
+            let written = context.output.result(&text, &json);
+            written.map_err(|error| error.after(&format!("transaction {id} was taken: do not send it again")))
         }
         Delivered::Final(success) => {
             let text = format!("final according to {node}, height {}", success.receipt.height);
-            context.output.result(&text, &json::record(&success.record))
+            let written = context.output.result(&text, &json::record(&success.record));
+            written.map_err(|error| error.after(&format!("transaction {id} is final: do not send it again")))
         }
     }
 }
@@ -143,6 +152,11 @@ pub fn would_fail(failure: &v1::ErrorDetail, session: &Session) -> NodeError {
 
 /// A first payment to an address whose ends are those of a known one needs a second look.
 async fn check_recipient(context: &Context, session: &Session, to: &Target, order: &Order) -> Result<(), WalletError> {
+    let given = order.args.confirm_recipient.as_deref();
+    if given.is_some() {
+        // Whoever gives it means it, also where nobody would have asked.
+        context.prompt.last_characters(&to.address.to_string(), given).await?;
+    }
     let Some(known) = context.book().resembled(&to.address) else { return Ok(()) };
     let sender = context.payer()?.address;
     if has_paid(session, &sender, &to.address).await? {
@@ -154,7 +168,6 @@ async fn check_recipient(context: &Context, session: &Session, to: &Target, orde
         to.address,
         known.describe()
     ));
-    let given = order.args.confirm_recipient.as_deref();
     Ok(context.prompt.last_characters(&to.address.to_string(), given).await?)
 }
 

@@ -23,7 +23,9 @@ pub fn completions(output: Output, shell: Shell) -> Result<(), WalletError> {
 pub fn man(output: Output, folder: Option<&Path>) -> Result<(), WalletError> {
     let Some(folder) = folder else {
         let mut page = Vec::new();
-        clap_mangen::Man::new(Cli::command()).render(&mut page).map_err(WalletError::Stdout)?;
+        clap_mangen::Man::new(Cli::command())
+            .render(&mut page)
+            .map_err(|source| WalletError::Stdout { done: String::new(), source })?;
         return output.raw(&page);
     };
     clap_mangen::generate_to(Cli::command(), folder)

@@ -91,9 +91,10 @@ impl WalletError {
             WalletError::Chain(_) => "nothing was signed. Use a node of this network, or add the other chain as a \
                                       network of its own: tally-wallet network add NAME --node URL"
                 .into(),
-            WalletError::Stdout(_) | WalletError::Randomness(_) | WalletError::Start(_) | WalletError::Interrupted => {
-                String::new()
-            }
+            WalletError::Stdout { .. }
+            | WalletError::Randomness(_)
+            | WalletError::Start(_)
+            | WalletError::Interrupted => String::new(),
         }
     }
 }
@@ -121,7 +122,7 @@ fn usage_next_step(error: &UsageError) -> &'static str {
         }
         UsageError::NoNode => "give --node http://HOST:PORT",
         UsageError::NodeUrl(_) => {
-            "write it like http://127.0.0.1:4700. This wallet speaks no TLS itself: reach a far node through a tunnel"
+            "write it like http://127.0.0.1:9101. This wallet speaks no TLS itself: reach a far node through a tunnel"
         }
         UsageError::NoSender(0) => "make a key: tally-wallet keys new NAME",
         UsageError::NoSender(_) => "give --from NAME, or put from = \"NAME\" into config.toml",

@@ -300,7 +300,7 @@ fn check(head: &Head, subject: &Subject) -> Result<(), String> {
         return Err(format!("is of another sender, {}", crate::output::clean(&head.sender)));
     }
     if head.list != subject.list.to_string() || head.lines != subject.lines {
-        return Err("belongs to another content of the list: it was changed after the first payment. Bring it back as it was, and put new payments into a new list".into());
+        return Err("belongs to another content of the list: it was changed after the first payment. Bring it back as it was; new payments belong into a new list".into());
     }
     Ok(())
 }
