@@ -148,9 +148,7 @@ impl Admission {
         }
         let held = inner.by_sender.get(&sender);
         let highest = held.and_then(|nonces| nonces.keys().next_back().copied()).unwrap_or_default();
-        if let Some(holder) = held.and_then(|nonces| nonces.get(&nonce)).copied() {
-            return Err(AdmissionError::NonceHeld { nonce, holder, next: highest.next() });
-        }
+        ensure_free(held, nonce)?;
         latest.ledger.admit(now, highest, &transaction)?;
         // Those pending go first. A block would discard this one without a receipt, and its sender would never hear of it.
         if highest.above(nonce) >= NONCE_WINDOW {
@@ -197,6 +195,11 @@ impl Admission {
     pub fn next_nonce(&self, sender: &Address) -> Option<Nonce> {
         let inner = self.lock();
         inner.by_sender.get(sender)?.keys().next_back().map(|highest| highest.next())
+    }
+
+    /// Refuses a nonce that a pending transaction of `sender` holds.
+    pub fn ensure_free(&self, sender: &Address, nonce: Nonce) -> Result<(), AdmissionError> {
+        ensure_free(self.lock().by_sender.get(sender), nonce)
     }
 
     /// Resolves when a block executes or discards the transaction, or when it expires; none: too many wait for it.
@@ -277,4 +280,10 @@ impl Inner {
             }
         }
     }
+}
+fn ensure_free(held: Option<&BTreeMap<Nonce, Hash>>, nonce: Nonce) -> Result<(), AdmissionError> {
+    let Some(nonces) = held else { return Ok(()) };
+    let Some(holder) = nonces.get(&nonce).copied() else { return Ok(()) };
+    let highest = nonces.keys().next_back().copied().unwrap_or_default();
+    Err(AdmissionError::NonceHeld { nonce, holder, next: highest.next() })
 }

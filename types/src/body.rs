@@ -4,6 +4,8 @@
 //! other things, than a node understood. [`Body::parse`] walks the wire instead and refuses unknown fields, a singular
 //! field given twice, a second member of a oneof, and every address that is not canonical.
 
+use std::borrow::Cow;
+
 use thiserror::Error;
 
 use crate::{
@@ -95,16 +97,16 @@ pub enum BodyError {
     /// A known field of the wrong wire type, or a value that its type cannot hold.
     #[error("{field} {problem}")]
     Field {
-        /// Path of the field.
-        field: &'static str,
+        /// Path of the field in the body.
+        field: Cow<'static, str>,
         /// What is wrong with it.
         problem: &'static str,
     },
     /// Not an address.
     #[error("{field}: {source}")]
     Address {
-        /// Path of the field.
-        field: &'static str,
+        /// Path of the field in the body.
+        field: Cow<'static, str>,
         /// What is wrong with it.
         source: AddressError,
     },
@@ -117,6 +119,18 @@ pub enum BodyError {
 }
 
 const BODY: &str = "TransactionBody";
+
+impl BodyError {
+    /// The same error of what stands in `outer`.
+    fn within(self, outer: &str) -> BodyError {
+        let path = |field: Cow<'static, str>| format!("{outer}.{field}").into();
+        match self {
+            BodyError::Field { field, problem } => BodyError::Field { field: path(field), problem },
+            BodyError::Address { field, source } => BodyError::Address { field: path(field), source },
+            error => error,
+        }
+    }
+}
 
 impl Body {
     /// Reads `bytes` as they were signed.
@@ -139,7 +153,9 @@ impl Body {
             5 => once(BODY, number, &mut max_fee, varint("max_fee", value)?),
             6 => once(BODY, number, &mut memo, text("memo", value)?),
             7 => {
-                let operation = Operation::parse(operations.len(), message("operations", value)?)?;
+                let index = operations.len();
+                let operation = Operation::parse(index, message("operations", value)?)
+                    .map_err(|error| error.within(&format!("operations[{index}]")))?;
                 operations.push(operation);
                 Ok(())
             }
@@ -150,17 +166,20 @@ impl Body {
         }
         let memo = memo.unwrap_or_default();
         if memo.len() > MEMO_BYTES_MAX {
-            return Err(BodyError::Field { field: "memo", problem: "is longer than 256 bytes" });
+            return Err(BodyError::Field { field: "memo".into(), problem: "is longer than 256 bytes" });
         }
         let nonce = nonce.unwrap_or_default();
         if nonce == 0 {
-            return Err(BodyError::Field { field: "nonce", problem: "is missing; the first nonce of an account is 1" });
+            return Err(BodyError::Field {
+                field: "nonce".into(),
+                problem: "is missing; the first nonce of an account is 1",
+            });
         }
         Ok(Body {
             chain_id: chain_id.unwrap_or_default(),
-            sender: sender.ok_or(BodyError::Field { field: "sender", problem: "is missing" })?,
+            sender: sender.ok_or(BodyError::Field { field: "sender".into(), problem: "is missing" })?,
             nonce: Nonce(nonce),
-            expire_time: expire_time.ok_or(BodyError::Field { field: "expire_time", problem: "is missing" })?,
+            expire_time: expire_time.ok_or(BodyError::Field { field: "expire_time".into(), problem: "is missing" })?,
             max_fee: Amount(max_fee.unwrap_or_default()),
             memo,
             operations,
@@ -195,12 +214,16 @@ impl Operation {
         for_each_field("Operation", bytes, |number, value| {
             let parsed = match number {
                 1 => {
-                    let (recipient, amount) = Self::parse_pair("Transfer", "recipient", message("transfer", value)?)?;
+                    let inner = message("transfer", value)?;
+                    let (recipient, amount) = Self::parse_pair("Transfer", "recipient", "amount", inner)
+                        .map_err(|error| error.within("transfer"))?;
                     Operation::Transfer { recipient, amount }
                 }
                 2 => {
                     let inner = message("create_account", value)?;
-                    let (new_account, opening_balance) = Self::parse_pair("CreateAccount", "new_account", inner)?;
+                    let (new_account, opening_balance) =
+                        Self::parse_pair("CreateAccount", "new_account", "opening_balance", inner)
+                            .map_err(|error| error.within("create_account"))?;
                     Operation::CreateAccount { new_account, opening_balance }
                 }
                 _ => return Err(BodyError::UnknownField { message: "Operation", number }),
@@ -210,7 +233,7 @@ impl Operation {
                 Some(_) => Err(BodyError::SecondOperation),
             }
         })?;
-        let operation = operation.ok_or(BodyError::Field { field: "operations", problem: "has an empty operation" })?;
+        let operation = operation.ok_or(BodyError::Field { field: "operation".into(), problem: "is missing" })?;
         if operation.amount().is_zero() {
             return Err(BodyError::AmountZero(index));
         }
@@ -218,15 +241,20 @@ impl Operation {
     }
 
     /// Both kinds of operation are an address (field 1) and an amount (field 2).
-    fn parse_pair(name: &'static str, field: &'static str, bytes: &[u8]) -> Result<(Address, Amount), BodyError> {
+    fn parse_pair(
+        name: &'static str,
+        field: &'static str,
+        amount_field: &'static str,
+        bytes: &[u8],
+    ) -> Result<(Address, Amount), BodyError> {
         let mut to = None;
         let mut amount = None;
         for_each_field(name, bytes, |number, value| match number {
             1 => once(name, number, &mut to, address(field, value)?),
-            2 => once(name, number, &mut amount, varint("amount", value)?),
+            2 => once(name, number, &mut amount, varint(amount_field, value)?),
             _ => Err(BodyError::UnknownField { message: name, number }),
         })?;
-        let to = to.ok_or(BodyError::Field { field, problem: "is missing" })?;
+        let to = to.ok_or(BodyError::Field { field: field.into(), problem: "is missing" })?;
         Ok((to, Amount(amount.unwrap_or_default())))
     }
 }
@@ -253,32 +281,34 @@ fn once<T>(message: &'static str, number: u32, slot: &mut Option<T>, value: T) -
 fn varint(field: &'static str, value: Value<'_>) -> Result<u64, BodyError> {
     match value {
         Value::Varint(value) => Ok(value),
-        _ => Err(BodyError::Field { field, problem: "is not a varint" }),
+        _ => Err(BodyError::Field { field: field.into(), problem: "is not a varint" }),
     }
 }
 
 fn message<'a>(field: &'static str, value: Value<'a>) -> Result<&'a [u8], BodyError> {
     match value {
         Value::Bytes(bytes) => Ok(bytes),
-        _ => Err(BodyError::Field { field, problem: "is not length-delimited" }),
+        _ => Err(BodyError::Field { field: field.into(), problem: "is not length-delimited" }),
     }
 }
 
 fn text(field: &'static str, value: Value<'_>) -> Result<String, BodyError> {
     let bytes = message(field, value)?;
-    let text = std::str::from_utf8(bytes).map_err(|_| BodyError::Field { field, problem: "is not UTF-8" })?;
+    let text =
+        std::str::from_utf8(bytes).map_err(|_| BodyError::Field { field: field.into(), problem: "is not UTF-8" })?;
     Ok(text.to_owned())
 }
 
 fn address(field: &'static str, value: Value<'_>) -> Result<Address, BodyError> {
     let bytes = message(field, value)?;
-    let text = std::str::from_utf8(bytes).map_err(|_| BodyError::Field { field, problem: "is not UTF-8" })?;
-    text.parse().map_err(|source| BodyError::Address { field, source })
+    let text =
+        std::str::from_utf8(bytes).map_err(|_| BodyError::Field { field: field.into(), problem: "is not UTF-8" })?;
+    text.parse().map_err(|source| BodyError::Address { field: field.into(), source })
 }
 
 fn timestamp(value: Value<'_>) -> Result<UnixMillis, BodyError> {
     const NAME: &str = "Timestamp";
-    let range = BodyError::Field { field: "expire_time", problem: "is not a time from 1970 to 9999" };
+    let range = BodyError::Field { field: "expire_time".into(), problem: "is not a time from 1970 to 9999" };
     let mut seconds = None;
     let mut nanos = None;
     for_each_field(NAME, message("expire_time", value)?, |number, value| match number {
@@ -344,7 +374,7 @@ mod tests {
 
     #[test]
     fn every_wrong_value_has_its_own_answer() {
-        let field = |field, problem| Err(BodyError::Field { field, problem });
+        let field = |field: &'static str, problem| Err(BodyError::Field { field: field.into(), problem });
         let missing = "is missing";
         assert_eq!(parse_with(|b| b.nonce = 0), field("nonce", "is missing; the first nonce of an account is 1"));
         assert_eq!(parse_with(|b| b.expire_time = None), field("expire_time", missing));
@@ -365,10 +395,19 @@ mod tests {
             Err(BodyError::OperationCount(65))
         );
         assert!(parse_with(|b| b.operations = vec![b.operations[0].clone(); 64]).is_ok());
-        assert_eq!(parse_with(|b| b.operations[0].operation = None), field("operations", "has an empty operation"));
+        assert_eq!(parse_with(|b| b.operations[0].operation = None), field("operations[0].operation", missing));
+        let to = |recipient: &str| {
+            let transfer = v1::Transfer { recipient: recipient.into(), amount: 1 };
+            let transfer = v1::Operation { operation: Some(v1::operation::Operation::Transfer(transfer)) };
+            parse_with(|b| b.operations = vec![b.operations[0].clone(), transfer])
+        };
+        assert_eq!(to(""), field("operations[1].transfer.recipient", missing));
+        assert!(
+            matches!(to("x"), Err(BodyError::Address { field, .. }) if field == "operations[1].transfer.recipient")
+        );
         assert!(matches!(
             parse_with(|b| b.sender = b.sender.to_uppercase()),
-            Err(BodyError::Address { field: "sender", source: AddressError::Case(_) })
+            Err(BodyError::Address { field, source: AddressError::Case(_) }) if field == "sender"
         ));
         assert_eq!(parse_with(|b| b.sender.clear()), field("sender", missing));
         assert_eq!(Body::parse(&[0; BODY_BYTES_MAX + 1]), Err(BodyError::TooLarge(BODY_BYTES_MAX + 1)));
@@ -386,7 +425,7 @@ mod tests {
         assert_eq!(with(&[0x40, 1]), Err(BodyError::UnknownField { message: BODY, number: 8 }));
         assert_eq!(with(&[0x18, 2]), Err(BodyError::Repeated { message: BODY, number: 3 }));
         assert_eq!(with(&[0x32, 0]), Err(BodyError::Repeated { message: BODY, number: 6 }));
-        assert_eq!(with(&[0x1a, 0]), Err(BodyError::Field { field: "nonce", problem: "is not a varint" }));
+        assert_eq!(with(&[0x1a, 0]), Err(BodyError::Field { field: "nonce".into(), problem: "is not a varint" }));
         assert_eq!(with(&[0x0b]), Err(BodyError::Wire { message: BODY, source: WireError::WireType }));
         // A second member of the oneof inside an operation, and a field the operation does not know.
         let operation = wire_body().operations[0].encode_to_vec();

@@ -142,7 +142,11 @@ impl Refusal {
 impl Refusal {
     /// The refusal as a part of a response.
     pub(super) fn detail(self) -> ErrorDetail {
-        let Content { reason, message, metadata, .. } = *self.0;
+        let Content { reason, message, mut metadata, violation } = *self.0;
+        // What BadRequest says of a call.
+        if let Some((field, _)) = violation.filter(|_| metadata.iter().all(|(key, _)| *key != "field")) {
+            metadata.push(("field", field));
+        }
         ErrorDetail {
             code: code_of(reason).into(),
             reason: name_of(reason).to_owned(),
@@ -202,7 +206,7 @@ impl From<TransactionError> for Refusal {
             TransactionError::UnknownField(number) => new(ErrorReason::UnknownField).with("field_number", number),
             TransactionError::Field { field, problem } => Refusal::field(format!("transaction.{field}"), problem),
             TransactionError::Signer(error) => address("transaction.signatures.signer", error),
-            TransactionError::Body(error) => body(error),
+            TransactionError::Body(error) => body("transaction.body", error),
             TransactionError::OtherChain { expected, got } => {
                 new(ErrorReason::ChainIdMismatch).with("expected", expected).with("got", got)
             }
@@ -211,9 +215,10 @@ impl From<TransactionError> for Refusal {
     }
 }
 
-fn body(error: &BodyError) -> Refusal {
+/// A body that stands in request field `place`.
+pub(super) fn body(place: &str, error: &BodyError) -> Refusal {
     let new = |reason| Refusal::new(reason, error);
-    let path = |field: &str| format!("transaction.body.{field}");
+    let path = |field: &str| format!("{place}.{field}");
     match error {
         BodyError::TooLarge(size) => new(ErrorReason::BodyTooLarge).with("size", size).with("maximum", BODY_BYTES_MAX),
         BodyError::Wire { source, .. } => new(ErrorReason::BodyMalformed).with("problem", source),
@@ -342,9 +347,14 @@ mod tests {
                 "",
             ),
             (BodyError::SecondOperation, "BODY_MALFORMED", "problem=is two things at once", ""),
-            (BodyError::Field { field: "nonce", problem: "is 0" }, "FIELD_INVALID", "", "transaction.body.nonce"),
             (
-                BodyError::Address { field: "sender", source: address_error },
+                BodyError::Field { field: "nonce".into(), problem: "is 0" },
+                "FIELD_INVALID",
+                "",
+                "transaction.body.nonce",
+            ),
+            (
+                BodyError::Address { field: "sender".into(), source: address_error },
                 "ADDRESS_INVALID",
                 "field=transaction.body.sender value=tally1",
                 "transaction.body.sender",

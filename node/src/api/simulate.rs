@@ -7,7 +7,12 @@ use tally_ledger::{Failure, Rejection};
 use tally_proto::v1;
 use tally_types::{Nonce, body::Body, transaction::TransactionError};
 
-use super::{Api, address_in, errors::Refusal, local_time, render::timestamp};
+use super::{
+    Api, address_in,
+    errors::{self, Refusal},
+    local_time,
+    render::timestamp,
+};
 
 /// How far ahead a transaction expires whose body does not say, unless half of what the chain allows is less: blocks'
 /// time may be behind the clock.
@@ -39,11 +44,12 @@ impl Api {
             body.max_fee = state.fee(body.operations.len()).0;
         }
 
-        let parsed = Body::parse(&body.encode_to_vec()).map_err(TransactionError::from)?;
+        let parsed = Body::parse(&body.encode_to_vec()).map_err(|error| errors::body("body", &error))?;
         if parsed.chain_id != chain.id {
             let (expected, got) = (chain.id.clone(), parsed.chain_id);
             return Err(TransactionError::OtherChain { expected, got }.into());
         }
+        self.shared().admission.ensure_free(&sender, parsed.nonce)?;
         let highest_admitted = pending.and_then(Nonce::previous).unwrap_or_default();
         let simulated = state.simulate(now, highest_admitted, &parsed).map_err(Rejection::from)?;
         let mut receipt =

@@ -39,6 +39,8 @@ async fn what_is_left_open_is_filled_in_and_the_outcome_is_what_the_block_then_d
     let message = v1::SubmitTransactionRequest { transaction: Some(signed.clone()) };
     ok(world.api.submit_transaction(request(message))).await;
     assert_eq!(world.simulate(open(5, vec![transfer(address(6), 1)])).await.body.unwrap().nonce, 2);
+    let held = world.not_simulated(|body| body.nonce = 1).await;
+    assert!(held.starts_with("AlreadyExists NONCE_IN_USE nonce=1 tx_id="), "{held}");
     world.block(&[signed]);
     let after = world.shared.latest.borrow().ledger.state().account(&address(5)).unwrap();
     assert_eq!(after.balance.0, simulated.sender_balance_after);
@@ -68,6 +70,8 @@ async fn what_a_block_would_discard_is_an_error() {
     assert_eq!(other, format!("FailedPrecondition CHAIN_ID_MISMATCH expected={chain} got=other-01020304"));
     let sender = world.not_simulated(|body| body.sender = "tally1x".into()).await;
     assert_eq!(sender, "InvalidArgument ADDRESS_INVALID field=body.sender value=tally1x bad=body.sender");
+    let memo = world.not_simulated(|body| body.memo = "x".repeat(257)).await;
+    assert_eq!(memo, "InvalidArgument FIELD_INVALID bad=body.memo");
     let unknown = world.not_simulated(|body| body.sender = address(99).to_string()).await;
     assert_eq!(unknown, format!("NotFound ACCOUNT_NOT_FOUND address={}", address(99)));
     let nonce = world.not_simulated(|body| body.nonce = 1000).await;
