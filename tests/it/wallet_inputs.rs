@@ -93,6 +93,19 @@ fn a_complaint_names_what_is_missing_and_hides_what_the_environment_says() {
 }
 
 #[test]
+fn an_empty_variable_is_none() {
+    let wallet = pinned();
+    let mut command = wallet.command();
+    for name in ["NETWORK", "NODE", "FROM", "OUTPUT", "YES", "TIMEOUT", "COLOR", "CONFIG_DIR", "KEYSTORE_DIR"] {
+        let name = format!("TALLY_{name}");
+        // The folder is the test's own, and has to be given.
+        command.env(&name, if name == "TALLY_CONFIG_DIR" { wallet.path("config") } else { String::new() });
+    }
+    let output = command.args(["network", "show"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
 fn every_wrong_file_is_refused_with_its_code() {
     let wallet = pinned();
     let bad = wallet.path("bad");

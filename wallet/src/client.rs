@@ -38,8 +38,9 @@ pub use trace::Trace;
 
 /// Longest a call that does not wait for anything may take.
 const CALL_TIME_MAX: Duration = Duration::from_secs(10);
-/// Beyond what a long-poll was asked to wait, how long its answer may take.
-const POLL_GRACE: Duration = Duration::from_secs(5);
+/// Beyond what a long-poll was asked to wait, how long its answer may take: as long again, within these bounds.
+const POLL_GRACE_MIN: Duration = Duration::from_millis(500);
+const POLL_GRACE_MAX: Duration = Duration::from_secs(5);
 /// Longest one long-poll asks for; the node's own limit is a minute.
 pub const POLL_TIME_MAX: Duration = Duration::from_secs(30);
 /// Most bytes of one answer: a full block may have 32 MiB.
@@ -207,7 +208,7 @@ impl Client {
     pub async fn wait(&self, id: &Hash, limit: Duration) -> Result<v1::WaitTransactionResponse, Status> {
         let poll = limit.min(POLL_TIME_MAX);
         let timeout = prost_types::Duration::try_from(poll).ok();
-        let limit = poll.saturating_add(POLL_GRACE);
+        let limit = poll.saturating_add(poll.clamp(POLL_GRACE_MIN, POLL_GRACE_MAX));
         let mut service = TransactionServiceClient::new(self.channel.clone());
         let message = v1::WaitTransactionRequest { tx_id: id.to_string(), timeout };
         let request = json!({ "txId": message.tx_id, "timeout": json::duration(timeout) });

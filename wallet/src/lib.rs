@@ -40,7 +40,7 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{CommandFactory as _, FromArgMatches as _, error::ErrorKind};
+use clap::{CommandFactory as _, FromArgMatches as _, builder::Resettable, error::ErrorKind};
 
 use crate::{
     cli::{Cli, ColorWhen, OutputForm},
@@ -79,7 +79,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         ColorWhen::Always => clap::ColorChoice::Always,
         ColorWhen::Never => clap::ColorChoice::Never,
     };
-    let parsed = Cli::command().color(color).try_get_matches_from(&args);
+    let parsed = without_empty_twins(Cli::command()).color(color).try_get_matches_from(&args);
     let parsed = parsed.and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, Origins::of(&matches, &GLOBALS))));
     let (cli, origins) = match parsed {
         Ok(parsed) => parsed,
@@ -142,6 +142,16 @@ const GLOBALS: [&str; 13] = [
     "config_dir",
     "keystore_dir",
 ];
+
+/// A variable that is empty counts as unset, as everywhere in a shell.
+fn without_empty_twins(command: clap::Command) -> clap::Command {
+    let is_empty = |id: &str| {
+        let value = std::env::var_os(format!("TALLY_{}", id.to_uppercase()));
+        value.is_some_and(|value| value.is_empty())
+    };
+    let empty = GLOBALS.into_iter().filter(|id| is_empty(id));
+    empty.fold(command, |command, id| command.mut_arg(id, |arg| arg.env(Resettable::Reset)))
+}
 
 /// The form asked for, when the arguments as a whole cannot be read.
 fn form_of(args: &[String]) -> OutputForm {
