@@ -128,6 +128,16 @@ pub struct Network {
 }
 
 impl Network {
+    /// Four validators, two of which are gone after the first block: nothing is decided until they are started again.
+    pub async fn without_quorum() -> Network {
+        let mut network = Network::start(Plan::of(4)).await;
+        network.reach(1).await;
+        for node in [2, 3] {
+            network.nodes[node].kill();
+        }
+        network
+    }
+
     /// Makes and starts a network; returns once every node knows a first block.
     pub async fn start(plan: Plan) -> Network {
         for _ in 0..PORT_TRIES {

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::{
-    network::{FEE, FUNDS, Network, Plan, until},
+    network::{FEE, FUNDS, Network, until},
     wallet::Wallet,
     wallet_screens::Screen,
 };
@@ -27,12 +27,8 @@ fn until_when(value: &Value) -> &str {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_nothing_is_decided_nothing_is_called_failed_and_afterwards_everything_is_told() {
-    let mut network = Network::start(Plan::of(4)).await;
+    let mut network = Network::without_quorum().await;
     let wallet = Wallet::of(&network);
-    network.reach(1).await;
-    for node in [2, 3] {
-        network.nodes[node].kill();
-    }
 
     // Not known yet: until when it may run, and how to go on waiting.
     let (code, said) = failed(&wallet, &["send", "bob", "1", "--from", "alice", "--yes", "--timeout", "2s"]);
@@ -85,12 +81,8 @@ async fn while_nothing_is_decided_nothing_is_called_failed_and_afterwards_everyt
 /// What never ran is paid again under its own nonce: should a node have lied, the chain lets one of the two run.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lines_that_never_ran_are_signed_again_under_their_nonce() {
-    let mut network = Network::start(Plan::of(4)).await;
+    let mut network = Network::without_quorum().await;
     let wallet = Wallet::of(&network);
-    network.reach(1).await;
-    for node in [2, 3] {
-        network.nodes[node].kill();
-    }
     let [_, bob, carol] = network.people();
     let list = wallet.write("list.csv", format!("to,amount\n{},1\n{},2\n{},3\n", bob.name(), carol.name(), bob.name()));
     let pay = ["pay", &list, "--from", "alice", "--yes", "--per-transaction", "2", "--expire-in", "3s"];
@@ -121,12 +113,8 @@ async fn lines_that_never_ran_are_signed_again_under_their_nonce() {
 /// A nonce that another payment has used meanwhile does not keep lines unpaid.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lines_whose_nonce_something_else_used_are_paid_under_another() {
-    let mut network = Network::start(Plan::of(4)).await;
+    let mut network = Network::without_quorum().await;
     let wallet = Wallet::of(&network);
-    network.reach(1).await;
-    for node in [2, 3] {
-        network.nodes[node].kill();
-    }
     let [_, bob, carol] = network.people();
     let list = wallet.write("list.csv", format!("to,amount\n{},1\n", bob.name()));
     let pay = ["pay", &list, "--from", "alice", "--yes", "--expire-in", "3s"];
@@ -148,12 +136,8 @@ async fn lines_whose_nonce_something_else_used_are_paid_under_another() {
 /// A line whose transaction was in a block without effect is paid by the next run, in a transaction of its own.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lines_that_failed_in_a_block_are_paid_once_there_is_money() {
-    let mut network = Network::start(Plan::of(4)).await;
+    let mut network = Network::without_quorum().await;
     let wallet = Wallet::of(&network);
-    network.reach(1).await;
-    for node in [2, 3] {
-        network.nodes[node].kill();
-    }
     let [_, bob, carol] = network.people();
     let most = (FUNDS / 1_000_000_000 - 1).to_string();
     wallet.json(&["send", &bob.name(), &most, "--from", "alice", "--yes", "--no-wait"]);
