@@ -52,6 +52,8 @@ pub struct Node {
     /// Groups of its journal that were synced.
     pub synced: u64,
     pub clock: Clock,
+    /// It was once started without the journal it had, as one that observes.
+    pub observes: bool,
     /// It runs without the journal it once had, and must not sign up to this epoch.
     pub forbidden: Option<Epoch>,
     /// Its journal refused the last start, for damage.
@@ -103,6 +105,7 @@ impl Node {
             tick_at: u64::MAX,
             busy_until: 0,
             synced: 0,
+            observes: false,
             clock: Clock::default(),
             forbidden: None,
             refused: false,
@@ -199,13 +202,17 @@ impl World {
         self.mark_recovery(&recovered);
         self.check_recovery(node, &recovered);
         // As `run::open`: a journal that ends below what is known to have been durable in it has lost records. Rule R3.
-        let lost = (records == 0 && self.nodes[node].synced > 0) || machine.status().final_height < covered.height;
+        // One whose first start without a journal was cut short before it had noted that it observes has an empty one again: in a
+        // real home every new journal begins with a record.
+        let has_run = self.nodes[node].synced > 0 || self.nodes[node].observes;
+        let lost = (records == 0 && has_run) || machine.status().final_height < covered.height;
         if lost && voting == Voting::Allowed {
             let excused = !self.nodes[node].honest || self.setup.faults.rotting.contains(&node);
             assert!(excused, "{}: {node} has lost its journal by itself", self.name());
             drop((journal, machine));
             self.nodes[node].snapshot = None;
             self.observe_from_now(node);
+            self.nodes[node].observes = true;
             return self.start(node, Voting::From(None));
         }
         self.note(node as u64 ^ 0x57, || format!("{node} starts with {records} records, {recovered:?}"));
@@ -358,6 +365,7 @@ impl World {
             // The error says what to do: move the journal away, follow, and sign nothing for two epochs.
             self.nodes[node].lose_disk();
             self.observe_from_now(node);
+            self.nodes[node].observes = true;
             assert!(self.start(node, Voting::From(None)), "an empty disk has nothing to refuse");
         }
     }
