@@ -54,8 +54,9 @@ async fn accept_all(
         let _ = stream.set_nodelay(true);
         let silence = Silence { deadline: Box::pin(tokio::time::sleep(first_bytes)), bytes: 0 };
         let hang_up = HangUp::default();
-        let hung_up = Box::pin(hang_up.clone().waited_for());
-        let connection = Connection { stream, silence: Some(silence), hang_up, hung_up, _permit: permit };
+        let hung_up: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(hang_up.clone().waited_for());
+        let connection =
+            Connection { stream, silence: Some(silence), hang_up, hung_up: Some(hung_up), _permit: permit };
         if sender.send(Ok(connection)).await.is_err() {
             return;
         }
@@ -84,7 +85,8 @@ pub(crate) struct Connection {
     /// Until the client has said that it speaks HTTP/2.
     silence: Option<Silence>,
     hang_up: HangUp,
-    hung_up: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// None once it has happened: a future that ended is not polled again.
+    hung_up: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -123,8 +125,8 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.hung_up.as_mut().poll(context).is_ready() {
-            // Polled once more, the future would panic; a connection that failed is not read again.
+        if self.hung_up.as_mut().is_none_or(|hung_up| hung_up.as_mut().poll(context).is_ready()) {
+            self.hung_up = None;
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
         let before = buffer.filled().len();

@@ -232,7 +232,7 @@ pub enum FileError {
     /// Another process works on it.
     #[error("{} is in use by another tally-wallet", .file.display())]
     Locked {
-        /// The journal.
+        /// A journal, or a folder of this wallet.
         file: PathBuf,
     },
 }

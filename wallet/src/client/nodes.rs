@@ -22,7 +22,10 @@ use std::{
 
 use tally_proto::v1;
 use tally_types::{Address, Hash};
-use tokio::{task::JoinSet, time::Instant};
+use tokio::{
+    task::{JoinError, JoinSet},
+    time::{Instant, timeout_at},
+};
 use tonic::Status;
 
 pub use reaching::weigh;
@@ -239,10 +242,7 @@ impl Nodes {
         let mut answers: Vec<Handed> = Vec::new();
         let mut stragglers = None;
         loop {
-            let next = match stragglers {
-                None => set.join_next().await,
-                Some(until) => tokio::time::timeout_at(until, set.join_next()).await.unwrap_or(None),
-            };
+            let next = next_before(&mut set, stragglers).await;
             let Some(next) = next else { break };
             answers.extend(next.ok());
             if answers.last().is_some_and(|(_, answer)| answer.is_ok()) {
@@ -275,6 +275,14 @@ impl Nodes {
 fn stake_of<'a>(nodes: impl Iterator<Item = (&'a str, u64)>) -> u64 {
     let by_validator: BTreeMap<&str, u64> = nodes.collect();
     by_validator.values().fold(0, |sum: u64, stake| sum.saturating_add(*stake))
+}
+
+/// The next to answer, as long as there is time: for stragglers there is an end.
+async fn next_before<T: 'static>(set: &mut JoinSet<T>, until: Option<Instant>) -> Option<Result<T, JoinError>> {
+    match until {
+        None => set.join_next().await,
+        Some(until) => timeout_at(until, set.join_next()).await.unwrap_or(None),
+    }
 }
 
 fn is_enough(stake: u64, total: u64) -> bool {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use tokio::{task::JoinSet, time::Instant};
 use tonic::Code;
 
-use super::{Nodes, STRAGGLER_TIME, is_enough, stake_of};
+use super::{Nodes, STRAGGLER_TIME, is_enough, next_before, stake_of};
 use crate::{
     client::{Client, NodeError},
     error::Exit,
@@ -81,10 +81,7 @@ impl Nodes {
         let mut silent = Vec::new();
         let mut stragglers = None;
         loop {
-            let next = match stragglers {
-                None => set.join_next().await,
-                Some(until) => tokio::time::timeout_at(until, set.join_next()).await.unwrap_or(None),
-            };
+            let next = next_before(&mut set, stragglers).await;
             let Some(next) = next else { break };
             // A task that panicked is a bug of this wallet, and as good as a node that is silent.
             let Ok((place, answer)) = next else { continue };

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tally_types::{Genesis, Hash, Stake};
 use tokio::{task::JoinSet, time::Instant};
 
-use super::{Member, STRAGGLER_TIME, Way, is_enough, stake_of};
+use super::{Member, STRAGGLER_TIME, Way, is_enough, next_before, stake_of};
 use crate::{
     client::{ChainView, Client, NodeError},
     config::{Network, Panel, PanelNode},
@@ -46,10 +46,7 @@ pub async fn reach(way: Way<'_>, warn: &impl Fn(&str, &str)) -> Result<(Vec<Memb
     let mut first_error: Option<WalletError> = None;
     let mut stragglers = None;
     loop {
-        let next = match stragglers {
-            None => set.join_next().await,
-            Some(until) => tokio::time::timeout_at(until, set.join_next()).await.unwrap_or(None),
-        };
+        let next = next_before(&mut set, stragglers).await;
         let Some(next) = next else { break };
         let Ok((place, answer)) = next else { continue };
         silent.remove(&way.urls[place]);
