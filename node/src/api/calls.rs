@@ -1,16 +1,13 @@
-//! What holds for every call, whatever its service: the caller's deadline, how long a request may take to arrive and how many
-//! bytes of unfinished ones are held, and how long an answer may lie untaken.
+//! What holds for every call, whatever its service: the caller's deadline, the bounds of a request on its way
+//! ([`super::arriving`]), and how long an answer may lie untaken.
 //!
 //! HTTP/2 lets a client stop an answer by closing its window, with the connection alive: nothing on the way then times out, and
 //! what the answer holds is held for as long as the client likes. So the connection is closed.
 
 use std::{
     pin::Pin,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
-    task::{Context, Poll, ready},
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -31,7 +28,11 @@ use tonic::{
 };
 use tower::Layer;
 
-use super::{Limits, errors::Refusal};
+use super::{
+    Limits,
+    arriving::{Arriving, Room},
+    errors::Refusal,
+};
 use crate::incoming::HangUp;
 
 /// tonic keeps deadlines too, but answers without a reason; this much earlier it has nothing left to do.
@@ -47,8 +48,8 @@ pub(super) struct CallsLayer {
 
 impl CallsLayer {
     pub(super) fn new(limits: &Limits) -> CallsLayer {
-        let room = Room { bytes_max: limits.arriving_bytes_max, bytes: AtomicUsize::new(0) };
-        CallsLayer { arrival: limits.arrival, untaken: limits.untaken, room: Arc::new(room) }
+        let room = Arc::new(Room::new(limits.arriving_bytes_max));
+        CallsLayer { arrival: limits.arrival, untaken: limits.untaken, room }
     }
 }
 
@@ -87,8 +88,7 @@ where
         // A time beyond what a clock can name is none.
         let deadline = allowed.and_then(|time| now.checked_add(time));
         let hang_up = request.extensions().get::<HangUp>().cloned();
-        let overdue = Box::pin(sleep_until(now + arrival));
-        let answering = self.inner.call(request.map(|body| Body::new(Arriving { body, overdue, room, taken: 0 })));
+        let answering = self.inner.call(request.map(|body| Body::new(Arriving::new(body, now + arrival, room))));
         Box::pin(async move {
             let response = match deadline {
                 None => answering.await?,
@@ -123,67 +123,6 @@ fn late() -> Refusal {
         ErrorReason::DeadlineExceeded,
         "the deadline that the caller set is over; what was asked for may have been done",
     )
-}
-
-/// How many bytes of requests that have not arrived whole are held, over all connections.
-#[derive(Debug)]
-struct Room {
-    bytes_max: usize,
-    bytes: AtomicUsize,
-}
-
-impl Room {
-    fn take(&self, bytes: usize) -> bool {
-        self.bytes.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) <= self.bytes_max
-    }
-}
-
-/// A request on its way here.
-#[derive(Debug)]
-struct Arriving {
-    body: Body,
-    overdue: Pin<Box<Sleep>>,
-    room: Arc<Room>,
-    taken: usize,
-}
-
-impl http_body::Body for Arriving {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let this = &mut *self;
-        let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(context) else {
-            ready!(this.overdue.as_mut().poll(context));
-            let message = "the request did not arrive whole in time; send it again";
-            return Poll::Ready(Some(Err(Refusal::new(ErrorReason::RequestIncomplete, message).into())));
-        };
-        let bytes = match &frame {
-            Some(Ok(frame)) => frame.data_ref().map_or(0, Bytes::len),
-            _ => 0,
-        };
-        this.taken = this.taken.saturating_add(bytes);
-        if !this.room.take(bytes) {
-            let message = "this node holds as many bytes of requests as it takes; try again, or another node";
-            let refusal = Refusal::new(ErrorReason::TooManyStreams, message).with("maximum", this.room.bytes_max);
-            return Poll::Ready(Some(Err(refusal.into())));
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-impl Drop for Arriving {
-    fn drop(&mut self) {
-        self.room.bytes.fetch_sub(self.taken, Ordering::Relaxed);
-    }
 }
 
 /// An answer, or a stream of them, on its way to the caller.

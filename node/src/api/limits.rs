@@ -54,7 +54,7 @@ pub struct Limits {
     pub connection_age_max: Duration,
     /// How long a request may take to arrive whole; after: REQUEST_INCOMPLETE. A stream of questions (reflection) is one.
     pub arrival: Duration,
-    /// Bytes of requests that are arriving, over all connections; above: TOO_MANY_STREAMS.
+    /// Bytes of requests that are arriving, over all connections; above: TOO_MANY_STREAMS to the one on its way for longest.
     pub arriving_bytes_max: usize,
     /// How long a stream's reader may leave a message untaken; after: SLOW_CONSUMER.
     pub slow_reader: Duration,

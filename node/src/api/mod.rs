@@ -9,9 +9,10 @@
 //!
 //! One file per service; what they share: [`render`] turns what is stored into messages, [`history`] finds
 //! transactions, [`pages`] cuts lists, [`streams`] follows the chain, [`snapshots`] keeps the state of a listing, [`calls`]
-//! bounds every call in time and memory.
+//! and [`arriving`] bound every call in time and memory.
 
 mod accounts;
+mod arriving;
 mod blocks;
 mod calls;
 mod chain;

@@ -1,0 +1,220 @@
+//! A request on its way here: how long it may take to arrive whole, and how many bytes of unfinished ones are held.
+//!
+//! The bytes are bounded over all connections, because memory is. Above the bound **the oldest goes**, not the newest: who sends
+//! slowly holds bytes only while nobody else needs them, and a request that arrives at the pace of a network is never the oldest
+//! for long.
+
+use std::{
+    collections::BTreeMap,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use tally_proto::v1::ErrorReason;
+use tokio::{
+    sync::oneshot,
+    time::{Instant, Sleep, sleep_until},
+};
+use tonic::{Status, body::Body};
+
+use super::errors::Refusal;
+
+/// Where the bytes of unfinished requests are counted, for all connections.
+#[derive(Debug)]
+pub(super) struct Room {
+    bytes_max: usize,
+    held: Mutex<Held>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    bytes: usize,
+    next_id: u64,
+    /// By age: a smaller id came earlier.
+    requests: BTreeMap<u64, Holding>,
+}
+
+#[derive(Debug)]
+struct Holding {
+    bytes: usize,
+    /// Its end tells the request that it lost its place.
+    _stay: oneshot::Sender<()>,
+}
+
+/// A request's place in the room.
+#[derive(Debug)]
+struct Place {
+    id: u64,
+    lost: oneshot::Receiver<()>,
+}
+
+impl Room {
+    pub(super) fn new(bytes_max: usize) -> Room {
+        Room { bytes_max, held: Mutex::default() }
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn enter(&self) -> Place {
+        let (stay, lost) = oneshot::channel();
+        let mut held = self.held();
+        let id = held.next_id;
+        held.next_id += 1;
+        held.requests.insert(id, Holding { bytes: 0, _stay: stay });
+        Place { id, lost }
+    }
+
+    /// Counts `bytes` for the request `id`, and takes its place if it alone is beyond the bound, or else the places of the
+    /// oldest until all that stay are within it.
+    fn hold(&self, id: u64, bytes: usize) {
+        let held = &mut *self.held();
+        let Some(holding) = held.requests.get_mut(&id) else { return };
+        holding.bytes = holding.bytes.saturating_add(bytes);
+        held.bytes = held.bytes.saturating_add(bytes);
+        if holding.bytes > self.bytes_max {
+            held.remove(id);
+        }
+        while held.bytes > self.bytes_max
+            && let Some((_, oldest)) = held.requests.pop_first()
+        {
+            held.bytes = held.bytes.saturating_sub(oldest.bytes);
+        }
+    }
+
+    fn leave(&self, id: u64) {
+        self.held().remove(id);
+    }
+}
+
+impl Held {
+    fn remove(&mut self, id: u64) {
+        if let Some(gone) = self.requests.remove(&id) {
+            self.bytes = self.bytes.saturating_sub(gone.bytes);
+        }
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Arriving {
+    body: Body,
+    overdue: Pin<Box<Sleep>>,
+    room: Arc<Room>,
+    /// From its first bytes on.
+    place: Option<Place>,
+}
+
+impl Arriving {
+    /// `body`, which is due whole at `due`.
+    pub(super) fn new(body: Body, due: Instant, room: Arc<Room>) -> Arriving {
+        Arriving { body, overdue: Box::pin(sleep_until(due)), room, place: None }
+    }
+
+    /// Whether this request lost its place; if not, its task is woken when it does.
+    fn is_displaced(&mut self, context: &mut Context<'_>) -> bool {
+        self.place.as_mut().is_some_and(|place| Pin::new(&mut place.lost).poll(context).is_ready())
+    }
+
+    fn displaced(&self) -> Status {
+        let message = "this node holds as many bytes of requests as it takes, and this one has been on its way for longest; \
+                       try again, or another node";
+        Refusal::new(ErrorReason::TooManyStreams, message).with("maximum", self.room.bytes_max).into()
+    }
+}
+
+impl http_body::Body for Arriving {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = &mut *self;
+        let polled = Pin::new(&mut this.body).poll_frame(context);
+        if let Poll::Ready(Some(Ok(frame))) = &polled {
+            let bytes = frame.data_ref().map_or(0, Bytes::len);
+            let place = this.place.get_or_insert_with(|| this.room.enter());
+            this.room.hold(place.id, bytes);
+        }
+        if this.is_displaced(context) {
+            this.place = None;
+            return Poll::Ready(Some(Err(this.displaced())));
+        }
+        // Who sends without end is late, too.
+        if polled.is_pending() || this.overdue.deadline() <= Instant::now() {
+            ready!(this.overdue.as_mut().poll(context));
+            let message = "the request did not arrive whole in time; send it again";
+            return Poll::Ready(Some(Err(Refusal::new(ErrorReason::RequestIncomplete, message).into())));
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        if let Some(place) = &self.place {
+            self.room.leave(place.id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body::Body as _;
+
+    use super::*;
+
+    /// The body of one who sends this much and then nothing.
+    struct Stalled(Bytes);
+
+    impl http_body::Body for Stalled {
+        type Data = Bytes;
+        type Error = Status;
+
+        fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+            if self.0.is_empty() {
+                return Poll::Pending;
+            }
+            Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.0)))))
+        }
+    }
+
+    async fn next(arriving: &mut Arriving) -> Result<usize, String> {
+        let frame = std::future::poll_fn(|context| Pin::new(&mut *arriving).poll_frame(context)).await.unwrap();
+        frame.map(|frame| frame.into_data().unwrap().len()).map_err(|status| status.message().to_owned())
+    }
+
+    #[tokio::test]
+    async fn the_request_on_its_way_for_longest_goes_when_there_is_no_room() {
+        let room = Arc::new(Room::new(1000));
+        let due = Instant::now() + std::time::Duration::from_secs(3600);
+        let stalled = |bytes| Arriving::new(Body::new(Stalled(Bytes::from(vec![0; bytes]))), due, room.clone());
+        let (mut oldest, mut older) = (stalled(400), stalled(400));
+        assert_eq!(next(&mut oldest).await, Ok(400));
+        assert_eq!(next(&mut older).await, Ok(400));
+        // One that waits is woken by what displaces it.
+        let waiting = tokio::spawn(async move { next(&mut oldest).await });
+        tokio::task::yield_now().await;
+        let mut newest = stalled(500);
+        assert_eq!(next(&mut newest).await, Ok(500));
+        assert!(waiting.await.unwrap().unwrap_err().contains("on its way for longest"));
+        assert_eq!(room.held().bytes, 900);
+        // Who alone is beyond the bound displaces nobody else.
+        assert!(next(&mut stalled(1001)).await.is_err());
+        assert_eq!((room.held().bytes, room.held().requests.len()), (900, 2));
+        assert_eq!(next(&mut stalled(1000)).await, Ok(1000));
+        assert_eq!((room.held().bytes, room.held().requests.len()), (0, 0));
+        assert!(next(&mut older).await.is_err() && next(&mut newest).await.is_err());
+    }
+}
