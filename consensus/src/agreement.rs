@@ -165,6 +165,11 @@ impl Agreement {
         self.prepared.values()
     }
 
+    /// Whether a weak quorum prepared `block` in the current view: somebody honest found its rules kept and its waits over.
+    pub fn is_weakly_prepared(&self, block: Hash) -> bool {
+        self.prepares.stake(&self.set, self.view, block) >= self.set.weak_quorum()
+    }
+
     /// What this replica prepared in its current view.
     pub fn sent_prepare(&self) -> Option<Hash> {
         self.sent_prepare.filter(|(view, _)| *view == self.view).map(|(_, block)| block)

@@ -426,8 +426,8 @@ impl Lanes {
         Ok(chain)
     }
 
-    /// Tips a weak quorum announced and this replica does not hold, with what to ask for down to. Rule D4.
-    pub fn lacking(&self) -> Vec<(u32, Tip, Seq)> {
+    /// Per lane, the highest batch missing behind a tip that a weak quorum announced. Rule D4.
+    pub fn lacking(&self) -> Vec<Lacking> {
         let mut lacking = Vec::new();
         for (place, lane) in self.set.places().zip(&self.lanes) {
             let above = lane.tip.seq;
@@ -435,10 +435,17 @@ impl Lanes {
             if lane.announced.iter().all(|announced| announced.highest <= above) {
                 continue;
             }
-            if let Some(tip) = self.tip_announced_by(place, above, LANE_WINDOW, Backing::WeakQuorum, false)
-                && !self.held.contains_key(&tip.digest)
+            let Some(announced) = self.tip_announced_by(place, above, LANE_WINDOW, Backing::WeakQuorum, false) else {
+                continue;
+            };
+            let mut missing = announced;
+            while missing.seq > above
+                && let Some(batch) = self.held.get(&missing.digest)
             {
-                lacking.push((place, tip, above));
+                missing = batch.parent_tip();
+            }
+            if missing.seq > above {
+                lacking.push(Lacking { place, announced, missing, above });
             }
         }
         lacking
@@ -461,6 +468,17 @@ impl Lanes {
             self.held.remove(digest);
         }
     }
+}
+
+/// What is missing of a lane that a weak quorum announced.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lacking {
+    pub place: u32,
+    pub announced: Tip,
+    /// That tip, or the highest batch behind it that is not held.
+    pub missing: Tip,
+    /// Down to here, exclusive, the lane was accepted.
+    pub above: Seq,
 }
 
 /// Why a payload is not whole.

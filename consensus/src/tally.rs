@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tally_types::{Hash, Signature, ValidatorSet, View};
+use tally_types::{Hash, Signature, Stake, ValidatorSet, View};
 
 /// Votes of one kind: for every signer, at most one per view.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -54,6 +54,12 @@ impl Votes {
             .collect();
         let stake = set.stake_of(votes.iter().map(|(signer, _)| *signer));
         (stake >= set.quorum()).then_some(votes)
+    }
+
+    /// Stake of those who voted for `block` in `view`.
+    pub fn stake(&self, set: &ValidatorSet, view: View, block: Hash) -> Stake {
+        let voted = |own: &BTreeMap<View, (Hash, Signature)>| own.get(&view).is_some_and(|(voted, _)| *voted == block);
+        set.stake_of(self.by_signer.iter().filter(|(_, own)| voted(own)).map(|(signer, _)| *signer))
     }
 
     /// Forgets all views below `view`.

@@ -227,10 +227,6 @@ impl Replay {
         if let Record::Accepted(batch, _) | Record::Sealed(batch) | Record::Stored(batch) = &record {
             self.positions.insert(batch.digest(), position);
         }
-        self.records += 1;
-        if self.records.is_multiple_of(10_000) {
-            self.positions.retain(|digest, _| self.machine.holds(digest));
-        }
         let mut actions = Vec::new();
         self.machine.replay(record, &mut actions).map_err(|error| NodeError::Replay(error.to_string()))?;
         while !actions.is_empty() {
@@ -247,6 +243,11 @@ impl Replay {
                 self.machine.handle(Now::default(), event, &mut more);
             }
             actions = more;
+        }
+        // Now that the machine holds what this record brought, and what it gave out is executed.
+        self.records += 1;
+        if self.records.is_multiple_of(10_000) {
+            self.positions.retain(|digest, _| self.machine.holds(digest));
         }
         Ok(())
     }

@@ -109,10 +109,10 @@ impl Lane {
     }
 
     /// A final block orders the lane up to `tip`, which is above what was ordered. Rules D2, D3: a lane on another chain goes
-    /// on from there.
+    /// on from there, if that is no step back. What was accepted above it was announced, and is kept.
     pub fn order(&mut self, tip: &Tip, set: &ValidatorSet) {
         let on_chain = self.chain.get(&tip.seq).is_some_and(|(digest, _)| *digest == tip.digest);
-        if !on_chain {
+        if !on_chain && tip.seq >= self.tip.seq {
             self.tip = *tip;
             self.chain.clear();
             self.early.clear();

@@ -157,17 +157,43 @@ fn rule_d6_the_payload_is_the_chain_behind_the_tip_of_that_lane_and_epoch() {
 #[test]
 fn rule_d2_a_lane_goes_on_from_the_tip_that_was_ordered() {
     let mut lanes = lanes();
-    let ours = chain(1, 3);
+    let ours = chain(1, 2);
     for signed in &ours {
         accept(&mut lanes, signed);
     }
-    let fork = batch(1, Tip::START, "fork");
+    let first = batch(1, Tip::START, "fork");
+    let second = batch(1, first.batch.tip(), "fork");
     let mut cut = vec![Tip::START; 4];
-    cut[1] = fork.batch.tip();
+    // Below its tip: what was accepted was announced, is kept, and is not replaced by a second batch for its place.
+    cut[1] = first.batch.tip();
     lanes.ordered(&cut);
-    assert_eq!(lanes.tips()[1], fork.batch.tip());
-    let next = batch(1, fork.batch.tip(), "next");
+    assert_eq!(lanes.tips()[1], ours[1].batch.tip());
+    assert!(lanes.accepted().any(|digest| digest == ours[1].batch.digest()));
+    assert!(matches!(lanes.accept(second.clone()), Accept::Contradicts(..)));
+    // Up to its tip.
+    cut[1] = second.batch.tip();
+    lanes.ordered(&cut);
+    assert_eq!(lanes.tips()[1], second.batch.tip());
+    let next = batch(1, second.batch.tip(), "next");
     assert_eq!(accept(&mut lanes, &next), 1);
+}
+
+#[test]
+fn rule_d4_what_is_missing_behind_an_announced_tip_is_asked_for_down_to_what_was_accepted() {
+    let mut lanes = lanes();
+    let chain = chain(1, 5);
+    accept(&mut lanes, &chain[0]);
+    let tip = chain[4].batch.tip();
+    lanes.announce(1, &[Tip::START, tip, Tip::START, Tip::START]);
+    assert!(lanes.lacking().is_empty());
+    lanes.announce(2, &[Tip::START, tip, Tip::START, Tip::START]);
+    // Whoever answers with less than was asked for does not end the asking.
+    for missing in [4, 3, 2, 1] {
+        let [lacking] = lanes.lacking()[..] else { panic!("{missing}") };
+        assert_eq!((lacking.missing, lacking.announced, lacking.above), (chain[missing].batch.tip(), tip, Seq(1)));
+        lanes.store(&chain[missing].batch);
+    }
+    assert!(lanes.lacking().is_empty());
 }
 
 #[test]

@@ -11,6 +11,7 @@ use crate::{
     chain::Block,
     config::{EXECUTE_AHEAD, FETCH_BLOCKS, Voting, WANTS_MAX},
     event::{Action, Fetch, FetchedBlock, Reject},
+    lanes::Lacking,
     record::Record,
 };
 
@@ -43,8 +44,8 @@ pub(super) struct Fetching {
     /// What this turn found missing, by hash or digest.
     pub needs: BTreeMap<Hash, Need>,
     asking: BTreeMap<Hash, Asking>,
-    /// Tips that a weak quorum announced and that are not held here, as of `moves`.
-    lacking: Vec<(u32, Tip, Seq)>,
+    /// What a weak quorum announced and is not held here, as of `moves`.
+    lacking: Vec<Lacking>,
     lacking_at: u64,
     /// A certificate names a block far above the final tip.
     pub behind: bool,
@@ -87,8 +88,8 @@ impl Machine {
             self.fetching.lacking_at = self.moves;
             self.fetching.lacking = self.lanes.lacking();
         }
-        for (place, tip, above) in self.fetching.lacking.clone() {
-            let sources = self.addresses(self.lanes.announcers(place, &tip));
+        for Lacking { place, announced, missing: tip, above } in self.fetching.lacking.clone() {
+            let sources = self.addresses(self.lanes.announcers(place, &announced));
             self.fetching.needs.entry(tip.digest).or_insert(Need::Batches { tip, above, sources });
         }
         let now = self.now.mono_ms;
@@ -162,8 +163,9 @@ impl Machine {
             gap.filter(|(_, since)| now.saturating_sub(*since) >= self.config.resend_ms).map(|(height, _)| height);
         let from = gap.unwrap_or(tip.next());
         let claims = |peer: &super::Peer| peer.far_ahead || peer.final_height >= from;
-        let ahead: Vec<Address> =
-            self.peers.iter().filter(|(_, peer)| claims(peer)).map(|(address, _)| *address).collect();
+        // Its own HAVEs made this replica one of those heard.
+        let others = self.peers.iter().filter(|(address, _)| Some(**address) != self.config.me);
+        let ahead: Vec<Address> = others.filter(|(_, peer)| claims(peer)).map(|(address, _)| *address).collect();
         if ahead.is_empty() {
             self.fetching.lag_since_ms = None;
             self.fetching.behind = false;

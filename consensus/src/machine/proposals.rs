@@ -67,7 +67,8 @@ impl Machine {
             return Verdict::Invalid;
         }
         self.keep_header(header, out);
-        match self.waits_for(proposal, &parent, out) {
+        // Durable before it is prepared: one for which there was no room waits for some.
+        match !self.chain.knows(&header.hash()) || self.waits_for(header, &parent, out) {
             true => Verdict::Wait,
             false => Verdict::Good,
         }
@@ -102,17 +103,11 @@ impl Machine {
         if ordered > BLOCK_BATCHES_MAX {
             return false;
         }
-        // P2.4: x stays, or rises to at most the height of the commit certificate sent along.
+        // P2.4: x stays, or rises. Whether it is final the wait for it shows; the commit certificate sent along is not signed, so
+        // what anybody did to it on the way must not count against the leader.
         let executed = header.executed;
-        if executed != parent.executed {
-            let commit = proposal.highest_commit.as_ref().and_then(|commit| self.chain.block(&commit.block));
-            let rises = executed.height > parent.executed.height;
-            if !rises || commit.is_some_and(|commit| executed.height > commit.height) {
-                return false;
-            }
-            if proposal.highest_commit.is_none() {
-                return false;
-            }
+        if executed != parent.executed && executed.height <= parent.executed.height {
+            return false;
         }
         // P2.5.
         if header.time <= parent.time {
@@ -149,13 +144,14 @@ impl Machine {
     }
 
     /// Rule P2's waits: not yet is never invalid.
-    fn waits_for(&mut self, proposal: &Proposal, parent: &Block, out: &mut Vec<Action>) -> bool {
-        let header = &proposal.header;
+    fn waits_for(&mut self, header: &Header, parent: &Block, out: &mut Vec<Action>) -> bool {
         let mut waits = false;
         let base = parent.cut_for(header.epoch, header.cut.len());
+        // Rule D4. A producer can see to it that all announce different tips, and that this replica knows no link between them:
+        // those who hold the lane prepare, and that is word enough.
+        let is_vouched_for = self.agreement.is_weakly_prepared(header.hash());
         for (place, (tip, from)) in self.agreement.set().places().zip(header.cut.iter().zip(&base)) {
-            // What a weak quorum announced and this replica lacks is being fetched; see `Lanes::lacking`.
-            waits |= tip != from && !self.lanes.is_available(place, tip);
+            waits |= tip != from && !is_vouched_for && !self.lanes.is_available(place, tip);
         }
         if header.executed != parent.executed {
             match self.execution.results.get(&header.executed.height).copied() {
@@ -165,14 +161,8 @@ impl Machine {
                     self.raise(height, Alarm::StateMismatch { height, here, named }, out);
                     waits = true;
                 }
-                // Executed here, so final here: at most the height of a commit certificate that exists.
+                // Executed here, so final here.
                 Some(_) => {}
-            }
-            if let Some(commit) = &proposal.highest_commit
-                && !self.chain.knows(&commit.block)
-            {
-                self.need_header(commit.block, Some(commit));
-                waits = true;
             }
         }
         waits | (header.time > self.latest_time_for(parent))
@@ -325,6 +315,11 @@ impl Machine {
             self.need_header(parent, justification.as_ref());
             return;
         };
+        if let Path::Missing(hash) = self.chain.path(&parent.hash) {
+            // What lanes have moved since the last final block shows in its ancestors.
+            self.need_header(hash, justification.as_ref());
+            return;
+        }
         let Some(header) = self.next_header(&parent) else { return };
         let (epoch, view) = (self.agreement.epoch(), self.agreement.view());
         self.keep_header(&header, out);
@@ -354,8 +349,10 @@ impl Machine {
         let (mut cut, mut moves) = self.next_cut(parent, executed, Backing::Quorum, false);
         let last_move = self.chain.last_move(&parent.hash)?;
         let covers = executed.height >= last_move && parent.executed.height < last_move;
-        if waited >= half {
-            // A tip held here that only a weak quorum announced is work as well, after half the propose timeout.
+        // A tip held here that only a weak quorum announced is work as well, after half the propose timeout; but not right after
+        // a view that failed: others may hear nothing of that tip, if a validator says to each what it likes.
+        let after_failure = self.agreement.entry().is_some_and(|entry| entry.kind == VoteKind::ViewChange);
+        if waited >= half && !after_failure {
             let (weak_cut, weak_moves) = self.next_cut(parent, executed, Backing::WeakQuorum, true);
             if weak_moves && !moves {
                 (cut, moves) = (weak_cut, weak_moves);
@@ -367,9 +364,15 @@ impl Machine {
             return None;
         }
         let height = parent.height.next();
-        let due = self.next_is_due(executed.height);
-        let next = self.sets.get(&epoch.next()).map(|set| set.hash()).filter(|_| due);
-        if height == self.last_height() && next.is_none() {
+        let next = match self.next_is_due(executed.height) {
+            false => Hash::ZERO,
+            // As the parent named them: this replica may not have executed that far itself.
+            true if executed == parent.executed && parent.epoch == epoch && parent.height > Height::ZERO => {
+                parent.next_validators
+            }
+            true => self.sets.get(&epoch.next())?.hash(),
+        };
+        if height == self.last_height() && next.is_zero() {
             return None;
         }
         let time = self.now.unix.max(parent.time.next());
@@ -383,7 +386,7 @@ impl Machine {
             cut,
             executed,
             validators: set.hash(),
-            next_validators: next.unwrap_or(Hash::ZERO),
+            next_validators: next,
         }))
     }
 

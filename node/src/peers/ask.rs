@@ -6,15 +6,20 @@ use prost::Message as _;
 use tally_consensus::{Event, Fetch, FetchedBlock, Judgement};
 use tally_proto::consensus::{self as proto, consensus_service_client::ConsensusServiceClient};
 use tally_types::{Address, Batch, Certificate, Header};
-use tokio::time::timeout;
-use tonic::{Status, transport::Channel};
+use tokio::time::{Instant, timeout};
+use tonic::{Status, Streaming, transport::Channel};
 
 use super::{Input, MESSAGE_BYTES_MAX, Peers};
 
-/// How long an answer may take.
+/// How long headers may take, and each next batch.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Blocks and bytes taken of one answer: more than a server gives that stops at the next commit certificate.
-const BLOCKS_MAX: usize = 1024;
+/// How long each next block may take: one of the largest in the time that a megabyte a second needs for it.
+const BLOCK_TIMEOUT: Duration = Duration::from_secs(40);
+/// How long an answer may take in all. What came until then is used.
+const WHOLE_ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
+/// Blocks and bytes taken of one answer. A stretch without a commit certificate is served by others as it was taken, so this is
+/// what a server gives at most.
+const BLOCKS_MAX: usize = super::serve::BLOCKS_LIMIT as usize;
 const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Batches taken of one answer.
 const BATCHES_MAX: usize = 64;
@@ -31,12 +36,12 @@ impl Peers {
         tokio::spawn(async move {
             let _permit = permit;
             let range = matches!(fetch, Fetch::Blocks { .. });
-            match timeout(ANSWER_TIMEOUT, peers.answer_of(peer, fetch)).await {
-                Ok(Ok(event)) => {
+            match peers.answer_of(peer, fetch).await {
+                Ok(event) => {
                     let _ = peers.bulk.send(Input::Event(event)).await;
                 }
-                failed => {
-                    tracing::debug!(%peer, ?failed, "a question was not answered");
+                Err(error) => {
+                    tracing::debug!(%peer, %error, "a question was not answered");
                     if range {
                         let event = Event::Blocks { from: peer, blocks: Vec::new() };
                         let _ = peers.bulk.send(Input::Event(event)).await;
@@ -76,7 +81,7 @@ impl Peers {
         let mut question = proto::FetchHeadersRequest { caller: None, hashes };
         question.caller = self.caller(&peer, &question.encode_to_vec());
         let mut client = client.max_decoding_message_size(MESSAGE_BYTES_MAX);
-        let answer = client.fetch_headers(question).await?.into_inner();
+        let answer = in_time(ANSWER_TIMEOUT, client.fetch_headers(question)).await?.into_inner();
         let headers = answer.headers.iter().filter_map(|bytes| Header::parse(bytes).ok()).collect();
         Ok(Event::Headers(headers))
     }
@@ -95,9 +100,10 @@ impl Peers {
         let mut question = proto::FetchBatchesRequest { caller: None, chains: chains.iter().map(chain).collect() };
         question.caller = self.caller(&peer, &question.encode_to_vec());
         let mut client = client.max_decoding_message_size(MESSAGE_BYTES_MAX);
-        let mut answer = client.fetch_batches(question).await?.into_inner();
+        let due = Instant::now() + WHOLE_ANSWER_TIMEOUT;
+        let mut answer = in_time(ANSWER_TIMEOUT, client.fetch_batches(question)).await?.into_inner();
         let mut batches = Vec::new();
-        while let Some(next) = answer.message().await? {
+        while let Some(next) = next_of(&mut answer, ANSWER_TIMEOUT, due).await {
             let Ok(batch) = Batch::parse(&next.batch) else { break };
             // Rule D2: by digest or not, its transactions are well formed and signed.
             if batches.len() >= BATCHES_MAX || !self.batch_is_good(&batch).await {
@@ -118,10 +124,11 @@ impl Peers {
         let mut question = proto::FetchBlocksRequest { caller: None, from_height: from, to_height: to };
         question.caller = self.caller(&peer, &question.encode_to_vec());
         let mut client = client.max_decoding_message_size(BLOCK_BYTES_MAX);
-        let mut answer = client.fetch_blocks(question).await?.into_inner();
+        let due = Instant::now() + WHOLE_ANSWER_TIMEOUT;
+        let mut answer = in_time(ANSWER_TIMEOUT, client.fetch_blocks(question)).await?.into_inner();
         let mut blocks = Vec::new();
         let mut taken = 0usize;
-        while let Some(next) = answer.message().await? {
+        while let Some(next) = next_of(&mut answer, BLOCK_TIMEOUT, due).await {
             taken = taken.saturating_add(next.encoded_len());
             let Some(block) = read_block(&next) else { break };
             blocks.push(block);
@@ -138,6 +145,18 @@ impl Peers {
         }
         Ok(Event::Blocks { from: peer, blocks })
     }
+}
+
+/// What `answer` came to, if it came in time.
+async fn in_time<T>(most: Duration, answer: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+    timeout(most, answer).await.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")))
+}
+
+/// The next part of an answer; none: it has ended, in whatever way. A slow line must not cost what came over it already: the
+/// parts prove themselves, and the next question goes on from there.
+async fn next_of<T>(answer: &mut Streaming<T>, most: Duration, due: Instant) -> Option<T> {
+    let left = due.saturating_duration_since(Instant::now());
+    in_time(most.min(left), answer.message()).await.ok().flatten()
 }
 
 fn read_block(message: &proto::FetchBlocksResponse) -> Option<FetchedBlock> {

@@ -44,7 +44,7 @@ const BATCHES_MAX: usize = 64;
 const BLOCKS_MAX: u64 = 64;
 const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Blocks in one answer at the very most.
-const BLOCKS_LIMIT: u64 = 1000;
+pub(super) const BLOCKS_LIMIT: u64 = 1000;
 
 /// Serves the peer port until the node stops.
 pub async fn serve(listener: TcpListener, peers: Arc<Peers>) -> Result<(), tonic::transport::Error> {
