@@ -1,15 +1,18 @@
 //! What must hold in every world, checked always: on everything signed, executed, convicted and kept.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use tally_consensus::{Alarm, Evidence, EvidenceKind, Message, Order, Reject, Unsigned};
-use tally_ledger::{BlockInput, ExecutedTransaction, LaneInput};
+use tally_ledger::{BlockInput, Discard, ExecutedTransaction, LaneInput};
 use tally_types::{
     Address, Epoch, Genesis, Hash, Header, Height, Nonce, UnixMillis, VoteKind, header::Executed,
     signature::SignatureCheck,
 };
 
 use crate::{marks::Mark, world::World};
+
+/// How many nonces below the highest an account remembers.
+const NONCE_WINDOW: u64 = 128;
 
 /// A promise that was broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,6 +39,8 @@ pub enum Violation {
     SignedTooEarly,
     /// A journal lacks what was synced, and says nothing.
     Forgotten,
+    /// A transaction was discarded without the reason that was given.
+    Unexplained,
     /// Evidence against an honest validator, or that proves nothing.
     BadEvidence,
     /// An alarm that no faulty leader explains.
@@ -67,14 +72,19 @@ pub struct Checkers {
     /// Times of that chain's blocks.
     times: Vec<UnixMillis>,
     roots: HashMap<Height, Executed>,
-    /// The transaction that used a nonce.
+    /// The transaction that used a nonce, and the highest one of each sender.
     nonces: HashMap<(Address, Nonce), Hash>,
+    highest_nonces: HashMap<Address, Nonce>,
     /// Executed transactions, with the height and place that executed them.
     pub executed: HashMap<Hash, (Height, u32)>,
     /// Who convicted whom of what.
     pub evidence: Vec<(usize, Evidence)>,
     /// Epochs of the batches that carried a transaction.
     sealed_in: HashMap<Hash, Epoch>,
+    /// Transactions and the nodes that sealed them: those are durable there.
+    pub sealed_by: HashSet<(Hash, usize)>,
+    /// VIEW-CHANGEs that honest validators signed.
+    pub views_given_up: u64,
     looks: u64,
 }
 
@@ -109,7 +119,11 @@ impl World {
         }
         let genesis = self.keys.genesis();
         let (kind, epoch, number, digest) = match unsigned {
-            Unsigned::Proposal { epoch, view, header, .. } => (Kind::Proposal, *epoch, view.0, header.hash()),
+            Unsigned::Proposal { epoch, view, header, justification, .. } => {
+                let mut signed = header.hash().0.to_vec();
+                signed.extend(justification.iter().flat_map(|certificate| certificate.encode()));
+                (Kind::Proposal, *epoch, view.0, Hash::of(&signed))
+            }
             Unsigned::Ballot { epoch, ballot, .. } => {
                 let kind = match ballot.kind() {
                     VoteKind::Prepare => Kind::Prepare,
@@ -128,6 +142,7 @@ impl World {
             );
         }
         let known = self.checkers.signed.insert((node, kind, epoch.0, number), digest);
+        self.checkers.views_given_up += u64::from(known.is_none() && kind == Kind::ViewChange);
         if known.is_some() && kind == Kind::Proposal {
             self.marks.hit(Mark::ProposalAgain);
         }
@@ -154,7 +169,8 @@ impl World {
         self.note(executed.height.0 << 8 ^ node as u64, || {
             format!("{node} executes {header:?} with {} transactions", outcome.transactions.len())
         });
-        if self.nodes[node].honest {
+        // Whatever its disk did to it: what it takes for final is final, and leads to the same.
+        if self.nodes[node].correct {
             self.check_block(node, &header, executed);
             for done in &outcome.transactions {
                 self.check_transaction(node, &header, done);
@@ -162,9 +178,8 @@ impl World {
                     self.marks.hit(Mark::FailedWithFee);
                 }
             }
-            for (id, _) in &outcome.discarded {
-                self.clients.pending.remove(id);
-                self.marks.hit(Mark::Discarded);
+            for (id, discard) in &outcome.discarded {
+                self.check_discarded(node, &header, id, discard);
             }
         }
         self.nodes[node].blocks.push((order, executed));
@@ -198,6 +213,30 @@ impl World {
         }
     }
 
+    /// A transaction that leaves no trace had its reason.
+    fn check_discarded(&mut self, node: usize, header: &Header, id: &Hash, discard: &Discard) {
+        self.clients.pending.remove(id);
+        self.marks.hit(Mark::Discarded);
+        let Some(promise) = self.clients.admitted.get(id) else {
+            return self.violate(Violation::NeverAdmitted, format!("{node} discards {id:?}"));
+        };
+        let explained = match discard {
+            Discard::Expired { .. } => promise.expire_time < header.time,
+            // By itself or by another one; or the window has passed it, and with it whatever has used it.
+            Discard::NonceInUse { .. } => self.checkers.nonces.contains_key(&(promise.sender, promise.nonce)),
+            Discard::NonceTooLow { .. } => {
+                let highest = self.checkers.highest_nonces.get(&promise.sender);
+                highest.is_some_and(|highest| highest.0 >= promise.nonce.0 + NONCE_WINDOW)
+            }
+            // Ordered before those below it.
+            Discard::NonceTooHigh { .. } => promise.nonce.0 > NONCE_WINDOW,
+            _ => false,
+        };
+        if !explained {
+            self.violate(Violation::Unexplained, format!("{node} discards {id:?} at {:?}: {discard}", header.time));
+        }
+    }
+
     fn check_transaction(&mut self, node: usize, header: &Header, done: &ExecutedTransaction) {
         let (id, place) = (done.receipt.tx_id, (header.height, done.receipt.index));
         let body = done.transaction.body();
@@ -206,10 +245,12 @@ impl World {
         if known != place {
             self.violate(Violation::RanTwice, format!("{node} executes {id:?} at {place:?} and at {known:?}"));
         }
-        if !self.clients.admitted.contains(&id) {
+        if !self.clients.admitted.contains_key(&id) {
             self.violate(Violation::NeverAdmitted, format!("{node} executes {id:?}"));
         }
         let used_by = *self.checkers.nonces.entry((body.sender, body.nonce)).or_insert(id);
+        let highest = self.checkers.highest_nonces.entry(body.sender).or_default();
+        *highest = body.nonce.max(*highest);
         if used_by != id {
             self.violate(Violation::NonceTwice, format!("{node} executes {id:?} with the nonce of {used_by:?}"));
         }
@@ -220,7 +261,7 @@ impl World {
 
     /// Evidence convicts faulty validators only, and anybody can check it.
     pub fn check_evidence(&mut self, node: usize, evidence: Evidence) {
-        if !self.nodes[node].honest {
+        if !self.nodes[node].correct {
             return;
         }
         self.note(node as u64 ^ 0xe0, || format!("{node} convicts {evidence:?}"));
@@ -233,7 +274,8 @@ impl World {
             EvidenceKind::DoubleBatch => Mark::DoubleBatch,
         });
         let culprit = self.index(&evidence.validator);
-        if self.nodes[culprit].honest {
+        let excused = self.nodes[culprit].excused_up_to.is_some_and(|epoch| evidence.epoch <= epoch);
+        if self.nodes[culprit].honest && !excused {
             self.violate(Violation::BadEvidence, format!("{node} convicts {culprit}, who is honest: {evidence:?}"));
         }
         let key = self.nodes[culprit].signer.key;
@@ -252,7 +294,7 @@ impl World {
         let explained = self.setup.byzantine.iter().any(|(_, kind)| kind.names_wrong_roots());
         match alarm {
             Alarm::StateMismatch { .. } if explained => self.marks.hit(Mark::RootsAlarm),
-            _ if self.nodes[node].honest => self.violate(Violation::Alarm, format!("{node} raises {alarm:?}")),
+            _ if self.nodes[node].correct => self.violate(Violation::Alarm, format!("{node} raises {alarm:?}")),
             _ => {}
         }
     }
@@ -287,9 +329,10 @@ impl World {
     }
 
     /// A client's transaction that lapsed with an epoch is sealed anew in the next.
-    pub fn note_sealed(&mut self, unsigned: &Unsigned) {
+    pub fn note_sealed(&mut self, node: usize, unsigned: &Unsigned) {
         let Unsigned::Batch(batch) = unsigned else { return };
         for bytes in batch.transactions() {
+            self.checkers.sealed_by.insert((Hash::of(bytes), node));
             let before = self.checkers.sealed_in.insert(Hash::of(bytes), batch.epoch());
             if before.is_some_and(|before| before < batch.epoch()) {
                 self.marks.hit(Mark::SealedAnew);
@@ -315,6 +358,9 @@ impl World {
         }
         let Message::Proposal(proposal) = message else { return };
         self.nodes[to].was_proposed_to = true;
+        if !self.nodes[from].honest {
+            return;
+        }
         let header = &proposal.header;
         if header.view < proposal.view {
             self.marks.hit(Mark::LastBlockAgain);

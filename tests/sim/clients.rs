@@ -1,12 +1,12 @@
 //! Clients: payments, new accounts, floods, and transactions that must not pass.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use bytes::Bytes;
 use prost::Message as _;
 use tally_consensus::Event;
 use tally_proto::v1;
-use tally_types::{Amount, Genesis, Hash, Nonce, SignedTransaction, UnixMillis};
+use tally_types::{Address, Amount, Genesis, Hash, Nonce, SignedTransaction, UnixMillis};
 
 use crate::{
     keys::{self, CLIENTS, Keys},
@@ -51,12 +51,20 @@ impl Load {
     }
 }
 
+/// What an admitted transaction says of its own fate.
+#[derive(Clone, Copy, Debug)]
+pub struct Promise {
+    pub sender: Address,
+    pub nonce: Nonce,
+    pub expire_time: UnixMillis,
+}
+
 /// What clients know.
 pub struct Clients {
     /// Last nonce given out per client.
     nonces: [u64; CLIENTS],
-    /// Ids that some node admitted: nothing else may ever be executed.
-    pub admitted: HashSet<Hash>,
+    /// What some node admitted, by id: nothing else may ever be executed.
+    pub admitted: HashMap<Hash, Promise>,
     /// Admitted ones that no honest node has executed or discarded yet, with the node and its incarnation that took them.
     pub pending: HashMap<Hash, (usize, u64)>,
     /// Transactions that went to a node.
@@ -65,7 +73,7 @@ pub struct Clients {
 
 impl Default for Clients {
     fn default() -> Clients {
-        Clients { nonces: [0; CLIENTS], admitted: HashSet::new(), pending: HashMap::new(), submitted: 0 }
+        Clients { nonces: [0; CLIENTS], admitted: HashMap::new(), pending: HashMap::new(), submitted: 0 }
     }
 }
 
@@ -117,15 +125,16 @@ impl World {
         self.next_client();
     }
 
-    /// Transactions that a node took which has kept running since, keeps the protocol and votes: it must bring them into a
-    /// block. Whatever a node had not sealed when it stopped is its client's to send again.
+    /// Transactions that a node took which keeps the protocol, votes, and has kept running since or had sealed them: it must bring
+    /// them into a block. Whatever a node had not sealed when it stopped is its client's to send again.
     pub fn owed(&self) -> usize {
-        let owes = |(node, incarnation): &(usize, u64)| {
+        let owes = |(id, (node, incarnation)): &(&Hash, &(usize, u64))| {
             let state = &self.nodes[*node];
             let votes = self.status(*node).is_some_and(|status| status.voting);
-            state.honest && state.incarnation == *incarnation && votes
+            let knows = state.incarnation == *incarnation || self.checkers.sealed_by.contains(&(**id, *node));
+            state.honest && votes && knows
         };
-        self.clients.pending.values().filter(|taker| owes(taker)).count()
+        self.clients.pending.iter().filter(owes).count()
     }
 
     /// One submission to a node, up to its admission by the production rules.
@@ -191,7 +200,9 @@ impl World {
             return None;
         };
         self.clients.nonces[client] = self.clients.nonces[client].max(draft.nonce);
-        self.clients.admitted.insert(admitted.id());
+        let body = admitted.body();
+        let promise = Promise { sender: body.sender, nonce: body.nonce, expire_time: body.expire_time };
+        self.clients.admitted.insert(admitted.id(), promise);
         self.clients.pending.insert(admitted.id(), (node, self.nodes[node].incarnation));
         Some(bytes)
     }

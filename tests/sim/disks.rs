@@ -20,7 +20,7 @@ impl World {
             4 => {
                 // The whole disk is gone: the node finds an empty journal where there was one, and follows. Rule R3 makes
                 // that safe, so it is still held to what it signed.
-                self.nodes[node].lose_disk();
+                self.lose_disk(node);
                 self.nodes[node].synced = 1;
                 self.note(node as u64 ^ 0xd1, || format!("the disk of {node} is gone"));
             }
@@ -45,17 +45,31 @@ impl World {
         }
     }
 
-    /// A write that went to another sector: one sector's content lies over another's.
+    /// A write that went to another sector, of this file or another: one sector's content lies over another's, and mostly where it
+    /// should be there are the zeros that were there before.
     fn misdirect(&mut self, node: usize, disk: &SimDisk) {
-        let Some((name, mut bytes)) = self.some_file(disk) else { return };
-        let sectors = bytes.len() / SECTOR_BYTES;
-        if sectors < 2 {
+        let (Some((name, mut bytes)), Some((other, mut over))) = (self.some_file(disk), self.some_file(disk)) else {
+            return;
+        };
+        let sectors = [&bytes, &over].map(|file| file.len() / SECTOR_BYTES);
+        let [from, to] = sectors.map(|sectors| self.rng.index(sectors.max(1)));
+        if sectors.contains(&0) || (&name, from) == (&other, to) {
             return;
         }
-        let (from, to) = (self.rng.index(sectors), self.rng.index(sectors));
-        bytes.copy_within(from * SECTOR_BYTES..(from + 1) * SECTOR_BYTES, to * SECTOR_BYTES);
-        disk.put(&name, bytes);
-        self.note(to as u64, || format!("a write goes astray on the disk of {node}: {name}, sector {from} over {to}"));
+        let range = |sector: usize| sector * SECTOR_BYTES..(sector + 1) * SECTOR_BYTES;
+        let content = bytes[range(from)].to_vec();
+        if self.rng.percent(70) {
+            bytes[range(from)].fill(0);
+            disk.put(&name, bytes.clone());
+        }
+        if name == other {
+            over = bytes;
+        }
+        over[range(to)].copy_from_slice(&content);
+        disk.put(&other, over);
+        self.note(to as u64, || {
+            format!("a write goes astray on the disk of {node}: {name}, sector {from}, to {other}, sector {to}")
+        });
     }
 
     fn some_file(&mut self, disk: &SimDisk) -> Option<(String, Vec<u8>)> {

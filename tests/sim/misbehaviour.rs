@@ -1,6 +1,6 @@
 //! One Byzantine validator among four in a good network: the others go on, and convict it of what can be proved.
 
-use crate::{byzantine::Kind, campaign::must_make_progress, setup::Setup, world::World};
+use crate::{byzantine::Kind, campaign::must_make_progress, clients::Load, setup::Setup, world::World};
 
 fn one_of_four(seed: u64, kind: Kind) -> World {
     let setup = Setup { byzantine: vec![(3, kind)], ..Setup::calm(seed, 4) };
@@ -45,8 +45,33 @@ fn what_cannot_be_proved_convicts_nobody() {
         Kind::Silence,
         Kind::SelectiveSending,
         Kind::PhantomTip,
+        Kind::Drip,
+        Kind::Strip,
     ] {
         let world = one_of_four(7, kind);
         assert!(world.checkers.evidence.is_empty(), "{kind:?}: {:?}", world.checkers.evidence);
+    }
+}
+
+/// Two of seven stream their lanes so that one validator each knows nothing of them to be available, and vote for nothing: the other
+/// five are a quorum, and each of them is needed.
+#[test]
+fn two_of_seven_that_say_something_else_of_their_lanes_to_each_do_not_stop_the_others() {
+    let byzantine = vec![(5, Kind::Drip), (6, Kind::Drip)];
+    for seed in 0..4 {
+        let load = Load::payments(200);
+        let mut world = World::new(Setup { byzantine: byzantine.clone(), load, ..Setup::calm(seed, 7) }, false);
+        world.run(15_000);
+        must_make_progress(&mut world);
+    }
+}
+
+/// Whoever passes a proposal on leaves its leader no worse: no honest validator gives a view up.
+#[test]
+fn what_is_left_out_of_a_proposal_on_its_way_loses_no_view() {
+    for kind in [Kind::Strip, Kind::FalseHave] {
+        let mut world = World::new(Setup { byzantine: vec![(3, kind)], ..Setup::calm(3, 4) }, false);
+        world.run(30_000);
+        assert_eq!(world.checkers.views_given_up, 0, "{kind:?}");
     }
 }

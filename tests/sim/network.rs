@@ -48,9 +48,15 @@ impl World {
             return;
         }
         let copies = if self.faulty() && self.rng.percent(self.setup.faults.duplicates) { 2 } else { 1 };
-        for _ in 0..copies {
-            if let Some(delay) = self.travel(from, to) {
-                self.at(delay, Happening::Deliver { to, from, message: message.clone() });
+        for copy in 0..copies {
+            let digest = digest_of(message) ^ (to as u64) << 8 ^ from as u64 ^ copy << 16;
+            match self.travel(from, to) {
+                Some(delay) => {
+                    let again = if copy > 0 { "again " } else { "" };
+                    self.note(digest, || format!("{from} sends {again}to {to}, for {delay} ms: {}", describe(message)));
+                    self.at(delay, Happening::Deliver { to, from, message: message.clone() });
+                }
+                None => self.note(digest, || format!("{from} sends to {to} and it is lost: {}", describe(message))),
             }
         }
     }
@@ -118,7 +124,11 @@ impl World {
             }
             _ => self.cut.clear(),
         }
-        self.note(kind, || format!("partition of kind {kind}"));
+        let cut: Vec<String> = (0..n * n)
+            .filter(|pair| self.is_cut(pair / n, pair % n))
+            .map(|pair| format!("{}>{}", pair / n, pair % n))
+            .collect();
+        self.note(kind, || format!("partition, these do not reach each other: {}", cut.join(" ")));
         let next = 500 + self.rng.below(8000);
         self.at(next, Happening::Partition);
     }
@@ -128,6 +138,9 @@ impl World {
             return;
         }
         let from_address = self.nodes[from].signer.address;
+        if self.hung_up.get(&(to, from)).is_some_and(|until| *until > self.now) {
+            return self.note(to as u64 ^ 0xf1, || format!("{to} does not listen to {from}"));
+        }
         self.show(to, from, message);
         match self.nodes[to].sets.judge(self.keys.genesis(), message) {
             Judgement::Check(checks) => {
@@ -145,15 +158,25 @@ impl World {
                 self.handle(to, Event::Message { from: from_address, message: message.clone() });
             }
             Judgement::Ahead => {
-                self.marks.hit(Mark::HeardAhead);
+                self.note(digest_of(message), || format!("{from} -> {to}, of an epoch ahead: {}", describe(message)));
+                if self.nodes[from].honest {
+                    self.marks.hit(Mark::HeardAhead);
+                }
                 self.handle(to, Event::Ahead { from: from_address });
             }
             Judgement::Over => {
-                self.marks.hit(Mark::HeardBehind);
+                self.note(digest_of(message), || {
+                    format!("{from} -> {to}, of an epoch that is over: {}", describe(message))
+                });
+                if self.nodes[from].honest {
+                    self.marks.hit(Mark::HeardBehind);
+                }
                 self.handle(to, Event::Behind { from: from_address });
             }
             Judgement::Drop(Reject::Forged) => self.end_connection(to, from),
-            Judgement::Drop(_) => {}
+            Judgement::Drop(reject) => {
+                self.note(digest_of(message), || format!("{from} -> {to}, dropped, {reject:?}: {}", describe(message)));
+            }
         }
     }
 

@@ -26,8 +26,12 @@ pub struct Node {
     /// Its place among the validators. Twins share one.
     pub validator: usize,
     pub signer: Signer,
-    /// It keeps the protocol and its disk keeps what was synced: the checkers hold it to that.
+    /// It keeps the protocol: the checkers hold it to what it takes for final.
+    pub correct: bool,
+    /// And its disk keeps what was synced: they hold it to what it signs.
     pub honest: bool,
+    /// Up to this epoch it may have signed what it forgot, and be convicted of it.
+    pub excused_up_to: Option<Epoch>,
     pub behaviour: Option<Box<dyn Behaviour>>,
     pub machine: Option<Machine>,
     pub sets: Sets,
@@ -88,7 +92,9 @@ impl Node {
         Node {
             validator,
             signer: Signer { address: keys::operator(validator), key: keys::validator(validator) },
+            correct: true,
             honest: true,
+            excused_up_to: None,
             behaviour: None,
             machine: None,
             sets: Sets::default(),
@@ -284,7 +290,7 @@ impl World {
     /// other is refused, never passed over. A journal that is empty is one that was lost.
     fn check_recovery(&mut self, node: usize, recovered: &Recovered) {
         let synced = self.nodes[node].synced;
-        let may_lack = if self.setup.faults.rotting.contains(&node) { 1 } else { 0 };
+        let may_lack = u64::from(!self.nodes[node].honest);
         if recovered.groups > 0 && recovered.groups + may_lack < synced {
             self.violate(
                 Violation::Forgotten,
@@ -300,11 +306,18 @@ impl World {
         self.nodes[node].refused = !disk_failed;
         let faults = &self.setup.faults;
         // One bit is mended, always: rule R2.
-        let excused = if disk_failed { faults.sync_errors || faults.full_disks } else { !self.nodes[node].honest };
+        let fails = self.faulty() && (faults.sync_errors || faults.full_disks);
+        let excused = if disk_failed { fails } else { !self.nodes[node].honest };
         assert!(excused, "{}: {node} cannot start on a good disk: {error}", self.name());
         if !disk_failed {
             self.marks.hit(Mark::JournalRefused);
         }
+    }
+
+    /// Takes a node's disk away, and with it the promise to bring what it sealed into a block.
+    pub fn lose_disk(&mut self, node: usize) {
+        self.nodes[node].lose_disk();
+        self.checkers.sealed_by.retain(|(_, by)| *by != node);
     }
 
     /// From here on a node without its journal must not sign in this epoch or the next.
@@ -337,7 +350,7 @@ impl World {
             self.rot(node);
         }
         if self.nodes[node].behaviour.as_ref().is_some_and(|behaviour| behaviour.forgets()) {
-            self.nodes[node].lose_disk();
+            self.lose_disk(node);
         }
         if self.nodes.iter().all(|node| node.machine.is_none()) {
             self.marks.hit(Mark::Blackout);
@@ -362,9 +375,14 @@ impl World {
                 // The disk failed, the journal is as it was: it is tried again.
                 return self.at(1000, Happening::Restart { node });
             }
-            // The error says what to do: move the journal away, follow, and sign nothing for two epochs.
-            self.nodes[node].lose_disk();
+            // The error says what to do: move the journal away, follow, and sign nothing for two epochs. From then on it is as good
+            // as any other.
+            self.lose_disk(node);
             self.observe_from_now(node);
+            let state = &mut self.nodes[node];
+            if state.correct && !state.honest {
+                (state.honest, state.excused_up_to) = (true, state.forbidden);
+            }
             self.nodes[node].observes = true;
             assert!(self.start(node, Voting::From(None)), "an empty disk has nothing to refuse");
         }

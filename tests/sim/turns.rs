@@ -163,7 +163,7 @@ impl World {
             Action::Persist(_) => {}
             Action::Sign(unsigned) => {
                 self.check_signed(node, &unsigned);
-                self.note_sealed(&unsigned);
+                self.note_sealed(node, &unsigned);
                 self.mark_signed(node, &unsigned);
                 let message = self.keys.message(&self.nodes[node].signer, unsigned);
                 self.say(node, None, &message);

@@ -130,11 +130,11 @@ impl World {
         let hash = genesis.chain.genesis_hash;
         let mut nodes: Vec<Node> = (0..setup.stakes.len()).map(|place| Node::new(place, &genesis)).collect();
         for (place, kind) in &setup.byzantine {
-            nodes[*place].honest = false;
+            (nodes[*place].honest, nodes[*place].correct) = (false, false);
             nodes[*place].behaviour = kind.behaviour();
             if *kind == Kind::Twins {
                 let mut twin = Node::new(*place, &genesis);
-                twin.honest = false;
+                (twin.honest, twin.correct) = (false, false);
                 nodes.push(twin);
             }
         }
@@ -178,6 +178,10 @@ impl World {
             }
         }
         for node in &running {
+            let clock = self.nodes[*node].clock;
+            self.note(clock.skew_ms as u64, || {
+                format!("{node} has a clock {} ms off that drifts {} per mille", clock.skew_ms, clock.drift)
+            });
             assert!(self.start(*node, Voting::Allowed), "an empty disk has nothing to refuse");
             if self.nodes[*node].behaviour.is_some() {
                 self.at(100, Happening::Mischief { node: *node });
@@ -356,8 +360,6 @@ impl World {
 
     /// Nodes that run and keep the protocol: those that must make progress. One whose disk lost data follows.
     pub fn live(&self) -> Vec<usize> {
-        let is_byzantine =
-            |node: &usize| self.setup.byzantine.iter().any(|(place, _)| place == &self.nodes[*node].validator);
-        (0..self.nodes.len()).filter(|node| self.nodes[*node].machine.is_some() && !is_byzantine(node)).collect()
+        (0..self.nodes.len()).filter(|node| self.nodes[*node].machine.is_some() && self.nodes[*node].correct).collect()
     }
 }

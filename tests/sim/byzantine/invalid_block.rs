@@ -11,7 +11,9 @@ impl Behaviour for InvalidBlock {
     fn on_send(&mut self, scene: &mut Scene<'_>, to: Option<usize>, message: &Message) {
         let Message::Proposal(proposal) = message else { return scene.say(to, message.clone()) };
         // By the block's hash: the same again when it is sent again.
-        let breach = proposal.header.hash().0[0] % 10;
+        let lags =
+            proposal.header.height.above(proposal.header.executed.height) > scene.genesis.params.execution_window;
+        let breach = if lags { 11 } else { proposal.header.hash().0[0] % 11 };
         let header = changed(&proposal.header, |header| match breach {
             0 => header.time = UnixMillis(1),
             1 => header.height = header.height.next(),
@@ -22,6 +24,9 @@ impl Behaviour for InvalidBlock {
             6 => header.validators = Hash::of(b"another set"),
             7 => header.next_validators = Hash::of(b"another next set"),
             8 => header.parent = Hash::of(b"another parent"),
+            9 => header.epoch = header.epoch.next(),
+            // P2.6: no lane moves now.
+            11 => header.cut[0] = Tip { seq: header.cut[0].seq.next(), digest: Hash::of(b"now") },
             _ => header.cut.iter_mut().for_each(|tip| *tip = Tip::START),
         });
         let invalid = scene.propose(proposal, header, proposal.justification.clone());

@@ -6,6 +6,7 @@
 mod amnesia;
 mod double_commit;
 mod double_prepare;
+mod drip;
 mod eager_voter;
 mod equivocating_leader;
 mod every_trick;
@@ -22,6 +23,7 @@ mod replay;
 mod selective_sending;
 mod silence;
 mod stale_certificates;
+mod strip;
 mod withheld_batch;
 mod wrong_root;
 
@@ -60,6 +62,8 @@ pub enum Kind {
     Replay,
     EveryTrick,
     PhantomTip,
+    Drip,
+    Strip,
     /// Two honest machines with one key, each with its own journal.
     Twins,
 }
@@ -69,7 +73,7 @@ impl Kind {
     pub const CONSPIRATORS: [Kind; 5] =
         [Kind::EquivocatingLeader, Kind::EagerVoter, Kind::Amnesia, Kind::EveryTrick, Kind::Twins];
 
-    pub const ALL: [Kind; 22] = [
+    pub const ALL: [Kind; 24] = [
         Kind::EquivocatingLeader,
         Kind::DoublePrepare,
         Kind::DoubleCommit,
@@ -91,6 +95,8 @@ impl Kind {
         Kind::Replay,
         Kind::EveryTrick,
         Kind::PhantomTip,
+        Kind::Drip,
+        Kind::Strip,
         Kind::Twins,
     ];
 
@@ -117,6 +123,8 @@ impl Kind {
             Kind::Replay => Box::<replay::Replay>::default(),
             Kind::EveryTrick => Box::<every_trick::EveryTrick>::default(),
             Kind::PhantomTip => Box::<phantom_tip::PhantomTip>::default(),
+            Kind::Drip => Box::<drip::Drip>::default(),
+            Kind::Strip => Box::<strip::Strip>::default(),
             Kind::Twins => return None,
         })
     }
