@@ -229,3 +229,22 @@ pub struct Status {
     /// Bytes of client transactions that wait for a batch.
     pub waiting_bytes: usize,
 }
+
+/// How many things of each kind a machine keeps. Every one has a bound.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// PREPAREs, COMMITs and VIEW-CHANGEs. Rule V5.
+    pub votes: usize,
+    /// Headers that are not final.
+    pub open_headers: usize,
+    /// Batches, by digest.
+    pub batches: usize,
+    /// Batches that wait for the one before.
+    pub early_batches: usize,
+    /// Questions to peers.
+    pub requests: usize,
+    /// Commit certificates below the floor whose blocks are not final here yet.
+    pub lower_commits: usize,
+    /// Blocks known to be whole.
+    pub whole: usize,
+}

@@ -287,6 +287,10 @@ impl Lanes {
         self.held.len()
     }
 
+    pub fn early_count(&self) -> usize {
+        self.lanes.iter().map(|lane| lane.early.len()).sum()
+    }
+
     // Announcements.
 
     /// Tips held durably, per lane: what HAVE says. Rule D3.

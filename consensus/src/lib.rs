@@ -49,7 +49,7 @@ mod verify;
 
 pub use agreement::{Agreement, Output};
 pub use config::{Config, Voting};
-pub use event::{Action, Alarm, Event, Fetch, FetchedBlock, Message, Now, Order, Reject, Status};
+pub use event::{Action, Alarm, Event, Fetch, FetchedBlock, Kept, Message, Now, Order, Reject, Status};
 pub use evidence::{Evidence, EvidenceKind};
 pub use machine::Machine;
 pub use record::{Record, RecordError, ReplayError};

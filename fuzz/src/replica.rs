@@ -67,7 +67,10 @@ pub fn replica(bytes: &[u8]) {
         let event = play.event();
         play.machine.handle(play.now, event, &mut out);
         play.carry_out(&mut out);
-        assert!(play.machine.agreement().votes_kept() <= VOTES_MAX, "votes pile up");
+        let kept = play.machine.kept();
+        assert!(kept.votes <= VOTES_MAX, "votes pile up: {kept:?}");
+        assert!(kept.open_headers <= 1024 && kept.early_batches <= 32 && kept.requests <= 256, "{kept:?}");
+        assert!(kept.lower_commits <= 8 && kept.whole <= 1024, "{kept:?}");
     }
 }
 

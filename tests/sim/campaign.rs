@@ -24,7 +24,7 @@ const PLAIN: u64 = 60;
 /// How long after healing the live core may take for its ten blocks, milliseconds.
 const PROGRESS_MS: u64 = 60_000;
 /// Lines of its trace that a failing seed shows.
-const LINES_SHOWN: usize = 120;
+pub const LINES_SHOWN: usize = 120;
 
 /// Seeds to run, and which of them are this shard's.
 struct Seeds {

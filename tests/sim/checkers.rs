@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use tally_consensus::{Alarm, Evidence, EvidenceKind, Message, Order, Reject, Unsigned};
+use tally_consensus::{Alarm, Evidence, EvidenceKind, Kept, Message, Order, Reject, Unsigned};
 use tally_ledger::{BlockInput, Discard, ExecutedTransaction, LaneInput};
 use tally_types::{
     Address, Epoch, Genesis, Hash, Header, Height, Nonce, UnixMillis, VoteKind, header::Executed,
@@ -307,24 +307,30 @@ impl World {
         }
         let Some(machine) = &self.nodes[node].machine else { return };
         let n = self.setup.stakes.len();
-        let [votes, headers, batches, requests] = machine.kept();
+        let kept = machine.kept();
         let status = machine.status();
         let waiting = status.waiting_bytes;
         // PREPAREs of 17 views, COMMITs of 16, two VIEW-CHANGEs per signer: rule V5. Batches: four windows per lane, and
         // those of final blocks that wait for execution or for a certified root.
         let unreleased = 64 + 128 + status.final_height.0.saturating_sub(status.executed.0) as usize;
-        let bounds = [n * 35, 1024 + 64, n * (4 * 64 + 8) + unreleased * 128, 256];
-        let within = [votes, headers, batches, requests].iter().zip(bounds).all(|(kept, bound)| *kept <= bound);
+        let bounds = Kept {
+            votes: n * 35,
+            open_headers: 1024 + 64,
+            batches: n * (4 * 64 + 8) + unreleased * 128,
+            early_batches: n * 8,
+            requests: 256,
+            lower_commits: 8,
+            whole: 1024 + 64,
+        };
+        let numbers = |kept: Kept| {
+            let Kept { votes, open_headers, batches, early_batches, requests, lower_commits, whole } = kept;
+            [votes, open_headers, batches, early_batches, requests, lower_commits, whole]
+        };
+        let within = numbers(kept).iter().zip(numbers(bounds)).all(|(kept, bound)| *kept <= bound);
         // A flood may overshoot by what was admitted together; lapsed batches of a lane's window come on top.
         let waiting_bound = (64 << 10) + (400 * 512) + 64 * (256 << 10);
         if !within || waiting > waiting_bound {
-            self.violate(
-                Violation::Bounds,
-                format!(
-                    "{node} keeps {:?} of {bounds:?}, {waiting} bytes",
-                    machine_kept(votes, headers, batches, requests)
-                ),
-            );
+            self.violate(Violation::Bounds, format!("{node} keeps {kept:?} of {bounds:?}, {waiting} bytes"));
         }
     }
 
@@ -379,8 +385,4 @@ impl World {
             self.marks.hit(Mark::CommitJustifies);
         }
     }
-}
-
-fn machine_kept(votes: usize, headers: usize, batches: usize, requests: usize) -> String {
-    format!("{votes} votes, {headers} headers, {batches} batches, {requests} requests")
 }

@@ -8,16 +8,20 @@
 //!
 //! `TWINS_EVERY=1` runs all of them, `TWINS_SHARD=1/4` every fourth of those from the second on.
 
-use std::sync::Arc;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    sync::Arc,
+};
 
 use tally_types::Genesis;
 
 use crate::{
     byzantine::Kind,
-    campaign::shard_of,
+    campaign::{LINES_SHOWN, shard_of},
     clients::Load,
     network::Division,
     setup::{Faults, Setup},
+    trace,
     world::World,
 };
 
@@ -74,8 +78,8 @@ impl Scenario {
         setup
     }
 
-    fn run(&self, genesis: &Arc<Genesis>) -> World {
-        let mut world = World::on(genesis.clone(), self.setup(), false);
+    fn run(&self, genesis: &Arc<Genesis>, reading: bool) -> World {
+        let mut world = World::on(genesis.clone(), self.setup(), reading);
         // Two that lead with one key say different things only if their clocks differ.
         world.nodes[VALIDATORS].clock.skew_ms = 3;
         let division = |sides| Division { sides: (sides << 1) as u32, lasts_ms: DIVIDED_MS, until: None };
@@ -86,6 +90,31 @@ impl Scenario {
             world.run(world.now + 50);
         }
         world
+    }
+
+    /// Runs it; if that fails, shows what came before and how to see it again.
+    fn run_or_explain(&self, genesis: &Arc<Genesis>) -> World {
+        catch_unwind(AssertUnwindSafe(|| self.run(genesis, false))).unwrap_or_else(|failed| {
+            let _ = catch_unwind(AssertUnwindSafe(|| self.run(genesis, true)));
+            trace::last_lines(LINES_SHOWN).iter().for_each(|line| eprintln!("{line}"));
+            let number = self.number;
+            eprintln!(
+                "replay it whole: TWINS_SCENARIO={number} cargo test --release --test sim one_scenario -- --nocapture"
+            );
+            resume_unwind(failed)
+        })
+    }
+}
+
+/// One scenario, `TWINS_SCENARIO`, with its whole trace.
+#[test]
+fn one_scenario() {
+    let number = std::env::var("TWINS_SCENARIO").map_or(0, |text| text.parse().expect("TWINS_SCENARIO is a number"));
+    let scenario = Scenario::new(number);
+    let world = catch_unwind(AssertUnwindSafe(|| scenario.run(&Arc::new(scenario.setup().genesis()), true)));
+    trace::last_lines(usize::MAX).iter().for_each(|line| println!("{line}"));
+    if let Err(failed) = world {
+        resume_unwind(failed);
     }
 }
 
@@ -98,7 +127,7 @@ fn no_twin_divides_four_validators() {
     let (mut scenarios, mut events, mut convicted) = (0u64, 0, 0u64);
     for number in (0..SCENARIOS).step_by(every as usize).skip(shard as usize).step_by(shards as usize) {
         let scenario = Scenario::new(number);
-        let world = scenario.run(&geneses[scenario.genesis as usize]);
+        let world = scenario.run_or_explain(&geneses[scenario.genesis as usize]);
         scenarios += 1;
         events += world.events;
         convicted += u64::from(!world.checkers.evidence.is_empty());

@@ -49,6 +49,8 @@ impl Machine {
                 }
                 self.moves = self.moves.wrapping_add(1);
                 self.fetching.lag_since_ms = None;
+                // Of blocks that lost against these nothing is asked any more.
+                self.whole.retain(|hash| !self.chain.is_final(hash) && self.chain.knows(hash));
                 self.release();
             }
             Path::Missing(hash) => {

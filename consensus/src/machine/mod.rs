@@ -26,7 +26,7 @@ use crate::{
     agreement::{Agreement, Output},
     chain::Chain,
     config::{Config, LOWER_COMMITS_MAX, Voting},
-    event::{Action, Event, Now, Status},
+    event::{Action, Event, Kept, Now, Status},
     evidence::{Evidence, EvidenceKind},
     lanes::Lanes,
     record::Record,
@@ -292,10 +292,17 @@ impl Machine {
         found
     }
 
-    /// How many things of each kind it keeps, for tests of the bounds: votes, open headers, batches, open requests.
-    pub fn kept(&self) -> [usize; 4] {
-        let requests = self.fetching.len();
-        [self.agreement.votes_kept(), self.chain.open_len(), self.lanes.held_count(), requests]
+    /// How many things of each kind it keeps, for tests of the bounds.
+    pub fn kept(&self) -> Kept {
+        Kept {
+            votes: self.agreement.votes_kept(),
+            open_headers: self.chain.open_len(),
+            batches: self.lanes.held_count(),
+            early_batches: self.lanes.early_count(),
+            requests: self.fetching.len(),
+            lower_commits: self.lower_commits.len(),
+            whole: self.whole.len(),
+        }
     }
 
     /// The agreement part.

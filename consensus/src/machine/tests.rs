@@ -346,8 +346,7 @@ fn an_invalid_header_is_not_kept() {
     let mut header = good_header(&machine, leader);
     header.height = Height(u64::MAX);
     machine.handle(NOW, proposal(header, None), &mut Vec::new());
-    let [_, open, _, _] = machine.kept();
-    assert_eq!(open, 0);
+    assert_eq!(machine.kept().open_headers, 0);
 }
 
 #[test]

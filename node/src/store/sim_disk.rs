@@ -114,12 +114,12 @@ impl SimDisk {
         self.lock().operations
     }
 
-    /// Syncs of files so far.
+    /// Syncs so far, of files and of names.
     pub fn syncs(&self) -> u64 {
         self.lock().syncs
     }
 
-    /// The sync of a file after `syncs` more fails once; what it should have written stays in memory only.
+    /// The sync after `syncs` more fails once, be it of a file or of names; what it should have written stays in memory only.
     pub fn fail_sync_after(&self, syncs: u64) {
         self.lock().sync_fails_in = Some(syncs);
     }
@@ -181,6 +181,14 @@ impl SimDisk {
 }
 
 impl State {
+    /// Counts a sync. Whether it is the one that fails.
+    fn sync_fails(&mut self) -> bool {
+        self.syncs += 1;
+        let fails = self.sync_fails_in == Some(0);
+        self.sync_fails_in = self.sync_fails_in.and_then(|left| left.checked_sub(1));
+        fails
+    }
+
     fn named(&mut self, name: &str) -> Option<&mut FileState> {
         self.files.get_mut(self.names.get(name)?)
     }
@@ -400,6 +408,9 @@ impl Disk for SimDisk {
     fn sync_names(&self) -> io::Result<()> {
         let mut state = self.lock();
         state.operate()?.report(())?;
+        if state.sync_fails() {
+            return Err(Error::other("simulated failure of a sync of names"));
+        }
         state.older_names.clear();
         Ok(())
     }
@@ -479,9 +490,7 @@ impl DiskFile for SimFile {
     fn sync(&self) -> io::Result<()> {
         self.with(|state, file| {
             state.operate()?.report(())?;
-            state.syncs += 1;
-            let fails = state.sync_fails_in == Some(0);
-            state.sync_fails_in = state.sync_fails_in.and_then(|left| left.checked_sub(1));
+            let fails = state.sync_fails();
             let Some(held) = state.files.get_mut(&file) else { return Ok(()) };
             if fails {
                 held.unsynced.values_mut().for_each(|sector| sector.forgotten = true);

@@ -6,6 +6,7 @@
 mod amnesia;
 mod double_commit;
 mod double_prepare;
+mod double_view_change;
 mod drip;
 mod eager_voter;
 mod equivocating_leader;
@@ -44,6 +45,7 @@ pub enum Kind {
     EquivocatingLeader,
     DoublePrepare,
     DoubleCommit,
+    DoubleViewChange,
     EagerVoter,
     WithheldBatch,
     FalseAnswers,
@@ -73,10 +75,11 @@ impl Kind {
     pub const CONSPIRATORS: [Kind; 5] =
         [Kind::EquivocatingLeader, Kind::EagerVoter, Kind::Amnesia, Kind::EveryTrick, Kind::Twins];
 
-    pub const ALL: [Kind; 24] = [
+    pub const ALL: [Kind; 25] = [
         Kind::EquivocatingLeader,
         Kind::DoublePrepare,
         Kind::DoubleCommit,
+        Kind::DoubleViewChange,
         Kind::EagerVoter,
         Kind::WithheldBatch,
         Kind::FalseAnswers,
@@ -105,6 +108,7 @@ impl Kind {
             Kind::EquivocatingLeader => Box::new(equivocating_leader::EquivocatingLeader),
             Kind::DoublePrepare => Box::new(double_prepare::DoublePrepare),
             Kind::DoubleCommit => Box::new(double_commit::DoubleCommit),
+            Kind::DoubleViewChange => Box::new(double_view_change::DoubleViewChange),
             Kind::EagerVoter => Box::<eager_voter::EagerVoter>::default(),
             Kind::WithheldBatch => Box::<withheld_batch::WithheldBatch>::default(),
             Kind::FalseAnswers => Box::new(false_answers::FalseAnswers),
@@ -135,6 +139,7 @@ impl Kind {
             Kind::EquivocatingLeader => &[EvidenceKind::DoubleProposal],
             Kind::DoublePrepare => &[EvidenceKind::DoublePrepare],
             Kind::DoubleCommit => &[EvidenceKind::DoubleCommit],
+            Kind::DoubleViewChange => &[EvidenceKind::DoubleViewChange],
             Kind::LaneEquivocation => &[EvidenceKind::DoubleBatch],
             Kind::Amnesia => &[EvidenceKind::HiddenCommit],
             Kind::EveryTrick => &[EvidenceKind::DoubleProposal, EvidenceKind::HiddenCommit],
