@@ -201,7 +201,7 @@ fn verdict(copy: &Path, mutant: &Mutant) -> Result<Found, String> {
     match status.code() {
         Some(0) => Err(format!("{} found nothing", mutant.run)),
         // What a test that fails exits with.
-        Some(101) if mutant.run != "storms_pass" || text.contains("these seeds fail") => {
+        Some(101) if mutant.run != STORMS || text.contains("these seeds fail") => {
             Ok(Found { seeds: seeds_run(&text), how: first_words(&text) })
         }
         _ => Err(format!("{} ended with {status}", mutant.run)),

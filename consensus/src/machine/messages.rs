@@ -216,8 +216,8 @@ impl Machine {
     }
 
     /// Rule R3: a replica without its journal signs nothing until two epochs after the highest a quorum speaks of, each for
-    /// itself: what others pass on may be old. While a weak quorum speaks of epochs unknown here, this replica is still behind; one
-    /// alone could say so for ever.
+    /// itself: what others pass on may be old. While somebody speaks of epochs unknown here, this replica is still behind. That it
+    /// takes one to say so is needed: what a quorum said may be old as well, and the first to contradict it is right.
     fn learn_epoch(&mut self) {
         if self.voting != crate::config::Voting::From(None) {
             return;
@@ -227,11 +227,7 @@ impl Machine {
             let address = set.get(*place).map(|member| member.address);
             address.is_some_and(|address| self.peers.get(&address).is_some_and(|peer| peer.own_epoch.is_some()))
         });
-        let speaks_of_unknown = set.places().filter(|place| {
-            let address = set.get(*place).map(|member| member.address);
-            address.is_some_and(|address| self.peers.get(&address).is_some_and(|peer| peer.far_ahead))
-        });
-        if set.stake_of(heard) >= set.quorum() && set.stake_of(speaks_of_unknown) < set.weak_quorum() {
+        if set.stake_of(heard) >= set.quorum() && self.peers.values().all(|peer| !peer.far_ahead) {
             let highest = self.peers.values().filter_map(|peer| peer.own_epoch).max().unwrap_or_default();
             self.voting = crate::config::Voting::From(Some(highest.plus(2)));
             self.fetching.voting_changed = true;
