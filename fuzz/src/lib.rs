@@ -26,7 +26,7 @@ pub struct Target {
 }
 
 /// All kinds of input.
-pub const TARGETS: [Target; 15] = [
+pub const TARGETS: [Target; 16] = [
     Target { name: "address_and_amount", run: people::address_and_amount, seeds: people::texts },
     Target { name: "batch", run: wire::batch, seeds: wire::batches },
     Target { name: "blocks", run: wire::blocks, seeds: wire::ranges },
@@ -39,6 +39,7 @@ pub const TARGETS: [Target; 15] = [
     Target { name: "keystore", run: files::keystore, seeds: files::key_files },
     Target { name: "peer_message", run: wire::peer_message, seeds: wire::peer_messages },
     Target { name: "record", run: wire::record, seeds: wire::records },
+    Target { name: "replay", run: replica::replay, seeds: replica::journals },
     Target { name: "replica", run: replica::replica, seeds: chain::decisions },
     Target { name: "snapshot", run: files::snapshot, seeds: files::snapshots },
     Target { name: "transaction", run: wire::transaction, seeds: wire::transactions },

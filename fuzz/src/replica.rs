@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use tally_consensus::{Action, Config, Event, FetchedBlock, Machine, Message, Now, Unsigned, Voting};
+use tally_consensus::{Action, Config, Event, FetchedBlock, Machine, Message, Now, Record, Unsigned, Voting};
 use tally_ledger::Ledger;
 use tally_types::{
     Address, Batch, Certificate, Epoch, Hash, Have, Header, Height, Proposal, Signature, SignedBatch, Tip, UnixMillis,
@@ -72,6 +72,53 @@ pub fn replica(bytes: &[u8]) {
         assert!(kept.open_headers <= 1024 && kept.early_batches <= 32 && kept.requests <= 256, "{kept:?}");
         assert!(kept.lower_commits <= 8 && kept.whole <= 1024, "{kept:?}");
     }
+}
+
+/// What a journal may hold behind good checksums: records in any order, each with its length before it. They lead somewhere or
+/// are refused, and where they led the replica starts.
+pub fn replay(bytes: &[u8]) {
+    let genesis = genesis();
+    let executed = Ledger::genesis(genesis).executed();
+    let me = genesis.validators.get(0).map(|member| member.address);
+    let mut machine = Machine::new(Config::new(genesis, me, executed), Voting::Allowed, executed);
+    let mut rest = bytes;
+    while let Some((length, after)) = rest.split_first_chunk()
+        && let Some((record, after)) = after.split_at_checked(usize::from(u16::from_be_bytes(*length)))
+        && let Some((kind, content)) = record.split_first()
+    {
+        rest = after;
+        let Ok(record) = Record::parse(*kind, content) else { return };
+        let mut out = Vec::new();
+        if machine.replay(record, &mut out).is_err() {
+            return;
+        }
+        while let Some(action) = out.pop() {
+            if let Action::Execute(order) = action {
+                let executed = execution_of(order.header.height);
+                let validators = genesis.validators.clone();
+                machine.handle(Now::default(), Event::Executed { executed, validators }, &mut out);
+            }
+        }
+    }
+    let unix = UnixMillis(genesis.time.0 + 1000);
+    machine.resume(Now { mono_ms: 0, unix }, &mut Vec::new());
+    for second in 1..20 {
+        let now = Now { mono_ms: second * 1000, unix: unix.plus(second * 1000) };
+        machine.handle(now, Event::Tick, &mut Vec::new());
+    }
+}
+
+/// Journals of the records there are: all in their order, and each by itself.
+pub fn journals() -> Vec<Vec<u8>> {
+    let framed = |record: &Vec<u8>| [&(record.len() as u16).to_be_bytes()[..], record].concat();
+    let each: Vec<Vec<u8>> = crate::wire::records().iter().map(framed).collect();
+    std::iter::once(each.concat()).chain(each).collect()
+}
+
+/// Roots that depend on nothing but the height.
+fn execution_of(height: Height) -> Executed {
+    let root = Hash([height.0 as u8; 32]);
+    Executed { height, state_root: root, receipts_root: root }
 }
 
 impl Play<'_> {
@@ -291,14 +338,12 @@ impl Play<'_> {
         }
     }
 
-    /// Signs, and executes to roots that depend on nothing but the height.
+    /// Signs and executes.
     fn carry_out(&mut self, out: &mut Vec<Action>) {
         for action in out.drain(..) {
             match action {
                 Action::Execute(order) => {
-                    let height = order.header.height;
-                    let root = Hash([height.0 as u8; 32]);
-                    self.executions.push_back(Executed { height, state_root: root, receipts_root: root });
+                    self.executions.push_back(execution_of(order.header.height));
                 }
                 Action::Sign(unsigned) => {
                     if let Unsigned::Ballot { epoch, ballot, .. } = &unsigned {

@@ -1,11 +1,14 @@
 //! What clients and peers send.
 
+use std::sync::Arc;
+
 use prost::Message as _;
 use tally_consensus::{FetchedBlock, Message, Record, Sets};
 use tally_proto::{consensus as proto, v1};
 use tally_types::{
     Batch, Certificate, Epoch, Have, Header, Proposal, SignedBatch, SignedTransaction, ViewChange, Vote,
     body::{Body, Operation},
+    vote::MessageError,
 };
 
 use crate::chain::{genesis, vector};
@@ -97,7 +100,11 @@ pub fn peer_message(bytes: &[u8]) {
         Payload::ViewChange(message) => ViewChange::from_proto(&message).map(Message::ViewChange),
         Payload::Batch(message) => SignedBatch::from_proto(&message).map(Message::Batch),
         Payload::Have(message) => Have::from_proto(&message).map(|one| Message::Have(one.into())),
-        Payload::Certificates(_) | Payload::Hello(_) => return,
+        Payload::Certificates(content) => certificates_of(&content),
+        Payload::Hello(content) => {
+            let _ = proto::Hello::decode(content);
+            return;
+        }
     };
     let Ok(message) = read else { return };
     let again = match &message {
@@ -106,15 +113,30 @@ pub fn peer_message(bytes: &[u8]) {
         Message::ViewChange(one) => ViewChange::from_proto(&one.to_proto()).map(Message::ViewChange),
         Message::Batch(one) => SignedBatch::from_proto(&one.to_proto()).map(Message::Batch),
         Message::Have(one) => Have::from_proto(&one.to_proto()).map(|one| Message::Have(one.into())),
-        Message::Certificates { .. } => return,
+        Message::Certificates { entry, highest_commit } => {
+            let encoded = |one: &Option<Arc<Certificate>>| one.as_ref().map(|one| one.to_proto());
+            let message = proto::Certificates { entry: encoded(entry), highest_commit: encoded(highest_commit) };
+            certificates_of(&message.encode_to_vec())
+        }
     };
     assert_eq!(again.as_ref(), Ok(&message), "what is read is sent on as the same");
     sets().judge(&genesis().chain.genesis_hash, &message);
 }
 
+fn certificates_of(content: &[u8]) -> Result<Message, MessageError> {
+    let message = proto::Certificates::decode(content).map_err(|_| MessageError("certificates: not protobuf"))?;
+    let read = |one: &Option<proto::Certificate>| one.as_ref().map(Certificate::from_proto).transpose();
+    let (entry, highest_commit) = (read(&message.entry)?, read(&message.highest_commit)?);
+    Ok(Message::Certificates { entry: entry.map(Arc::new), highest_commit: highest_commit.map(Arc::new) })
+}
+
 pub fn peer_messages() -> Vec<Vec<u8>> {
     use proto::peer_message::Payload;
     let decoded = |name: &str| vector(&format!("{name}.message"));
+    let certificate = |name: &str| proto::Certificate::decode(&vector(&format!("{name}.certificate"))[..]).ok();
+    let (entry, highest_commit) = (certificate("view_change"), certificate("commit"));
+    let certificates = proto::Certificates { entry, highest_commit };
+    let hello = proto::Hello { genesis_hash: genesis().chain.genesis_hash.0.to_vec().into(), protocol_version: 1 };
     let payloads = [
         Payload::Proposal(proto::Proposal::decode(&decoded("proposal")[..]).expect("a good vector")),
         Payload::Vote(proto::Vote::decode(&decoded("prepare")[..]).expect("a good vector")),
@@ -122,6 +144,8 @@ pub fn peer_messages() -> Vec<Vec<u8>> {
         Payload::ViewChange(proto::ViewChange::decode(&decoded("view_change")[..]).expect("a good vector")),
         Payload::Batch(proto::SignedBatch::decode(&decoded("batch")[..]).expect("a good vector")),
         Payload::Have(proto::Have::decode(&decoded("have")[..]).expect("a good vector")),
+        Payload::Certificates(certificates.encode_to_vec().into()),
+        Payload::Hello(hello.encode_to_vec().into()),
     ];
     let wrapped = |payload| proto::PeerMessage { payload: Some(payload), ..Default::default() }.encode_to_vec();
     payloads.map(wrapped).into()
@@ -163,6 +187,7 @@ pub fn record(bytes: &[u8]) {
     }
 }
 
+/// Records of a journal, each with its kind before it.
 pub fn records() -> Vec<Vec<u8>> {
     (1..=12).map(|kind: u8| [vec![kind], vector(&format!("journal.record.kind_{kind}"))].concat()).collect()
 }

@@ -4,13 +4,13 @@
 #
 #   tests/sim/campaign.sh FIRST SEEDS [FOLDER]     for example: tests/sim/campaign.sh 1000000 400000
 #
-# FOLDER (target/worlds) gets a file for each chunk of 2500 seeds. Prints what all finished chunks of the range come to; exits
-# with 1 if a seed failed.
+# FOLDER (target/worlds/ and the commit) gets a file for each chunk of 2500 seeds: what ran on other code does not count. Prints
+# what the finished chunks of the range come to; exits with 1 if a seed failed. Chunks that failed run again.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 first=${1:?the first seed} seeds=${2:?how many seeds}
-folder=${3:-target/worlds}
+folder=${3:-target/worlds/$(git rev-parse --short HEAD)}
 chunk=2500
 mkdir -p "$folder"
 binary=$(cargo test --profile campaign --test sim --no-run --message-format json 2>/dev/null |
@@ -19,6 +19,7 @@ binary=$(cargo test --profile campaign --test sim --no-run --message-format json
 run() {
     local log="$folder/$1.log"
     if [ -e "$log" ]; then return; fi
+    rm -f "$folder/$1.failed"
     if SIM_FIRST=$1 SIM_SEEDS=$chunk nice -n 19 "$binary" storms_pass --nocapture >"$log.part" 2>&1; then
         mv "$log.part" "$log"
     else
@@ -30,6 +31,11 @@ export -f run
 export folder binary chunk
 seq "$first" "$chunk" $((first + seeds - 1)) | xargs -P "$(nproc)" -I{} bash -c 'run {}'
 
-cat "$folder"/*.log | awk '/ seeds from / {seeds += $1; events += $5} /processor time/ {seconds += $1}
+chunks=$(seq "$first" "$chunk" $((first + seeds - 1)))
+for first in $chunks; do
+    if [ -e "$folder/$first.log" ]; then cat "$folder/$first.log"; fi
+done | awk '/ seeds from / {seeds += $1; events += $5} /processor time/ {seconds += $1}
     END {printf "%d seeds, %d events, %.0f events per second of processor time\n", seeds, events, events / seconds}'
-if compgen -G "$folder/*.failed" >/dev/null; then exit 1; fi
+for first in $chunks; do
+    if [ -e "$folder/$first.failed" ]; then exit 1; fi
+done

@@ -12,7 +12,7 @@ use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Endpoint, Error};
 
-use super::{Input, MESSAGE_BYTES_MAX, Peers, Queues};
+use super::{Input, MESSAGE_BYTES_MAX, Peers, Queued, Queues};
 
 /// First wait before a peer is dialled again; it doubles up to [`BACKOFF_MAX`].
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
@@ -21,6 +21,9 @@ const BACKOFF_MAX: Duration = Duration::from_secs(2);
 const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection without a sign of life for this long is given up.
 const KEEPALIVE: Duration = Duration::from_secs(5);
+/// What waited longer than this for its stream says nothing of now: the machine sends again what still matters. A validator that
+/// lost its journal must not take an old HAVE for a new one.
+const STALE: Duration = Duration::from_secs(5);
 /// Messages handed to the connection ahead of what it has taken.
 const AHEAD: usize = 4;
 
@@ -42,7 +45,7 @@ pub fn dial(peers: &Arc<Peers>, queues: Queues, tasks: &mut JoinSet<()>) {
     tasks.spawn(keep_open(peers.clone(), queues.peer, queues.bulk, false));
 }
 
-async fn keep_open(peers: Arc<Peers>, peer: Address, mut queue: mpsc::Receiver<proto::PeerMessage>, control: bool) {
+async fn keep_open(peers: Arc<Peers>, peer: Address, mut queue: mpsc::Receiver<Queued>, control: bool) {
     let mut backoff = BACKOFF_MIN;
     let mut stopping = peers.stopping.clone();
     loop {
@@ -71,7 +74,7 @@ async fn keep_open(peers: Arc<Peers>, peer: Address, mut queue: mpsc::Receiver<p
 async fn run(
     peers: &Arc<Peers>,
     peer: Address,
-    queue: &mut mpsc::Receiver<proto::PeerMessage>,
+    queue: &mut mpsc::Receiver<Queued>,
     control: bool,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let Some(outbound) = peers.outbound.get(&peer) else { return Ok(()) };
@@ -96,7 +99,10 @@ async fn run(
                 return Ok(());
             }
             next = queue.recv() => {
-                let Some(message) = next else { return Ok(()) };
+                let Some(Queued { since, message }) = next else { return Ok(()) };
+                if control && since.elapsed() > STALE {
+                    continue;
+                }
                 tokio::select! {
                     _ = answer.message() => return Ok(()),
                     sent = sender.send(wrapped(message)) => if sent.is_err() { return Ok(()) },

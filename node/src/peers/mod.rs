@@ -14,6 +14,7 @@ use std::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -96,17 +97,24 @@ pub struct Rejected {
 struct Outbound {
     endpoint: String,
     channel: Channel,
-    control: mpsc::Sender<proto::PeerMessage>,
-    bulk: mpsc::Sender<proto::PeerMessage>,
+    control: mpsc::Sender<Queued>,
+    bulk: mpsc::Sender<Queued>,
     connected: AtomicBool,
     questions: Arc<Semaphore>,
+}
+
+/// A message that waits for its stream.
+#[derive(Debug)]
+struct Queued {
+    since: Instant,
+    message: proto::PeerMessage,
 }
 
 /// The receiving ends of a peer's queues, for its dialling tasks.
 pub struct Queues {
     peer: Address,
-    control: mpsc::Receiver<proto::PeerMessage>,
-    bulk: mpsc::Receiver<proto::PeerMessage>,
+    control: mpsc::Receiver<Queued>,
+    bulk: mpsc::Receiver<Queued>,
 }
 
 /// What [`Peers::new`] needs.
@@ -185,7 +193,8 @@ impl Peers {
     pub fn send(&self, to: &Address, message: &Message) {
         let Some(outbound) = self.outbound.get(to) else { return };
         let queue = if matches!(message, Message::Batch(_)) { &outbound.bulk } else { &outbound.control };
-        if queue.try_send(self.wrap(to, message)).is_err() {
+        let queued = Queued { since: Instant::now(), message: self.wrap(to, message) };
+        if queue.try_send(queued).is_err() {
             self.rejected.queue_full.fetch_add(1, Ordering::Relaxed);
         }
     }
