@@ -128,6 +128,9 @@ fn main() -> ExitCode {
             }
         }
     }
+    eprintln!(
+        "The programs in target/release are those of the last mutant now: cargo build --release makes yours again."
+    );
     println!("mutants: {killed} passed, {survived} failed");
     if survived == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
