@@ -315,12 +315,13 @@ impl Machine {
             self.need_header(parent, justification.as_ref());
             return;
         };
-        if let Path::Missing(hash) = self.chain.path(&parent.hash) {
+        let Some(header) = self.next_header(&parent) else {
             // What lanes have moved since the last final block shows in its ancestors.
-            self.need_header(hash, justification.as_ref());
+            if let Path::Missing(hash) = self.chain.path(&parent.hash) {
+                self.need_header(hash, justification.as_ref());
+            }
             return;
-        }
-        let Some(header) = self.next_header(&parent) else { return };
+        };
         let (epoch, view) = (self.agreement.epoch(), self.agreement.view());
         self.keep_header(&header, out);
         let (block, record_justification) = (header.hash(), justification.clone());

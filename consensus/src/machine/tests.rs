@@ -1,5 +1,7 @@
 //! One machine alone, told what a leader proposes: it votes, waits, or gives up.
 
+mod catching_up;
+
 use bytes::Bytes;
 use tally_types::{
     Amount, Have, Params, PublicKey, Signature, Stake, UnixMillis, Validator, Vote, VoteKind,
@@ -530,77 +532,6 @@ fn executed_lanes(out: &[Action]) -> Vec<Vec<Batch>> {
     out.iter().find_map(lanes).unwrap_or_default()
 }
 
-/// In the journal a batch may come after the certificate of its block: the epoch is over by then, and what is held below the
-/// gap is part of the block all the same.
-#[test]
-fn rule_r1_what_a_final_block_waits_for_outlives_its_epoch() {
-    for order in [[0, 1, 2], [0, 2, 1], [2, 0, 1], [1, 0, 2]] {
-        let (mut machine, header, batches) = short_epochs();
-        let stored = |place: usize| Record::Stored(batches[place].clone());
-        let mut out = Vec::new();
-        for record in [
-            stored(order[0]),
-            stored(order[1]),
-            Record::Header(Header::new(header.clone())),
-            Record::Certificate(committed(&header)),
-            stored(order[2]),
-        ] {
-            assert!(executed_lanes(&out).is_empty());
-            machine.replay(record, &mut out).unwrap();
-        }
-        assert_eq!(machine.agreement().epoch(), Epoch(1));
-        assert_eq!(executed_lanes(&out)[1], batches, "{order:?}");
-    }
-}
-
-/// A journal leads through epochs whose validators it names, however far execution is behind. A block that waits for its
-/// payload is taken from peers as a whole, and both that and its execution need the validators of its epoch.
-#[test]
-fn rule_s2_a_block_that_waits_keeps_the_validators_of_its_epoch() {
-    let (mut machine, header, batches) = short_epochs();
-    let set = machine.config.genesis_validators.clone();
-    let (first, commit) = (Header::new(header.clone()), committed(&header));
-    let mut next = header.clone();
-    (next.epoch, next.height, next.parent) = (Epoch(1), Height(2), first.hash());
-    (next.time, next.cut) = (UnixMillis(header.time.0 + 1), vec![Tip::START; 4]);
-    let mut out = Vec::new();
-    for record in [
-        Record::Header(first.clone()),
-        Record::Certificate(commit.clone()),
-        Record::Validators(Epoch(2), set),
-        Record::Header(Header::new(next.clone())),
-        Record::Certificate(committed(&next)),
-    ] {
-        machine.replay(record, &mut out).unwrap();
-    }
-    machine.resume(NOW, &mut out);
-    assert_eq!(machine.agreement().epoch(), Epoch(2));
-    let told = out.iter().rev().find_map(|action| if let Action::Sets(sets) = action { Some(sets) } else { None });
-    let mut blocks = vec![FetchedBlock { header: first, batches: batches.clone(), commit: Some(commit) }];
-    assert!(matches!(told.unwrap().judge_blocks(&Hash::of(b"genesis"), &mut blocks), Judgement::Check(_)));
-    assert_eq!(blocks.len(), 1, "a block of a known epoch is not cut off");
-
-    // A peer that claims to have it is asked once it has been missed for a while.
-    let vector = HaveVector {
-        epoch: Epoch(2),
-        counter: 1,
-        tips: vec![Tip::START; 4],
-        executed: Height(2),
-        view: View(1),
-        final_height: Height(2),
-    };
-    let have = Have { bytes: vector.encode(), vector, signer: 1, signature: Signature([1; 64]) };
-    let peer = Address([2; 32]);
-    let later = Now { mono_ms: NOW.mono_ms + machine.config.resend_ms, unix: NOW.unix };
-    machine.handle(NOW, Event::Message { from: peer, message: Message::Have(Arc::new(have)) }, &mut out);
-    machine.handle(later, Event::Tick, &mut out);
-    let wanted = Fetch::Blocks { from: Height(1), to: Height(1).plus(FETCH_BLOCKS) };
-    assert!(out.iter().any(|action| matches!(action, Action::Ask(asked, fetch) if *asked == peer && *fetch == wanted)));
-    out.clear();
-    machine.handle(later, Event::Blocks { from: peer, blocks }, &mut out);
-    assert_eq!(executed_lanes(&out)[1], batches);
-}
-
 /// What a machine proposes, if it does.
 fn proposals(out: &[Action]) -> Vec<Header> {
     let header = |action: &Action| match action {
@@ -687,67 +618,4 @@ fn rule_p1_right_after_a_failed_view_a_leader_moves_no_lane_that_only_a_weak_quo
         assert_eq!(proposed[0].view, view);
         assert_eq!(proposed[0].cut == tips, !failed);
     }
-}
-
-/// What it may propose depends on ancestors that a certificate it came by late has made its own.
-#[test]
-fn rule_s0_a_leader_asks_for_the_ancestors_of_its_parent() {
-    let (machine, _) = follower();
-    let mut machine =
-        Machine::new(config(machine.leader_of(View(6))), Voting::Allowed, machine.config.genesis_executed);
-    machine.resume(NOW, &mut Vec::new());
-    let tell = |machine: &mut Machine, entry: Arc<Certificate>| {
-        let message = Message::Certificates { entry: Some(entry), highest_commit: None };
-        machine.handle(NOW, Event::Message { from: Address([1; 32]), message }, &mut Vec::new());
-    };
-    tell(&mut machine, gave_up(4));
-    // It gives view 5 up without a prepare certificate: it may not commit what was prepared there, nor look at its ancestors
-    // for that.
-    let params = machine.config.params.clone();
-    let timeout = later(64 * (params.idle_interval_ms + params.view_timeout_ms));
-    machine.handle(timeout, Event::Tick, &mut Vec::new());
-    assert!(machine.agreement().gave_up_here());
-    let mut header = good_header(&machine, machine.leader_of(View(5)));
-    (header.height, header.view, header.parent) = (Height(2), View(5), Hash::of(b"prepared in view 3"));
-    let header = Header::new(header);
-    tell(&mut machine, prepared(5, header.hash()));
-    let mut out = Vec::new();
-    machine.handle(timeout, Event::Headers(vec![header.clone()]), &mut out);
-    assert!(out.iter().any(|action| matches!(action, Action::Persist(Record::Header(kept)) if *kept == header)));
-    let asks = |action: &Action| matches!(action, Action::Ask(_, Fetch::Headers(hashes)) if *hashes == [header.parent]);
-    assert!(out.iter().any(asks), "{out:?}");
-}
-
-/// HAVEs of a quorum may all be old: one validator that speaks of an epoch unknown here shows it.
-#[test]
-fn rule_r3_while_anybody_speaks_of_unknown_epochs_an_observer_learns_nothing() {
-    let config = config(3);
-    let executed = config.genesis_executed;
-    let mut machine = Machine::new(config, Voting::From(None), executed);
-    machine.resume(NOW, &mut Vec::new());
-    machine.handle(NOW, have(0, 1, vec![Tip::START; 4]), &mut Vec::new());
-    machine.handle(NOW, Event::Ahead { from: Address([1; 32]) }, &mut Vec::new());
-    machine.handle(NOW, have(1, 1, vec![Tip::START; 4]), &mut Vec::new());
-    machine.handle(NOW, have(2, 1, vec![Tip::START; 4]), &mut Vec::new());
-    assert_eq!(machine.voting(), Voting::From(None));
-    machine.handle(NOW, have(0, 2, vec![Tip::START; 4]), &mut Vec::new());
-    assert_eq!(machine.voting(), Voting::From(Some(Epoch(2))));
-}
-
-#[test]
-fn rule_s2_a_replica_does_not_ask_itself_for_blocks() {
-    let (mut machine, _) = follower();
-    let me = machine.agreement().me().unwrap();
-    let own = have_at(me, 1, vec![Tip::START; 4], Height(9));
-    let mut out = Vec::new();
-    machine.handle(NOW, Event::Own(own), &mut out);
-    machine.handle(later(1000), Event::Tick, &mut out);
-    machine.handle(later(2000), Event::Tick, &mut out);
-    assert!(!out.iter().any(|action| matches!(action, Action::Ask(..))));
-    machine.handle(NOW, have(me, 2, vec![Tip::START; 4]), &mut Vec::new());
-    let other = (me + 1) % 4;
-    let from = Address([other as u8 + 1; 32]);
-    machine.handle(NOW, Event::Message { from, message: have_at(other, 1, vec![Tip::START; 4], Height(9)) }, &mut out);
-    machine.handle(later(3000), Event::Tick, &mut out);
-    assert!(out.iter().any(|action| matches!(action, Action::Ask(asked, Fetch::Blocks { .. }) if *asked == from)));
 }
