@@ -63,7 +63,9 @@ pub const NAMES: &[(&str, &str)] = &[
     ("epoch-end", "stakes 1,1,1,1; epoch 0 ends at height 2 within 3 views, epoch 1 has one view; no crash"),
     ("epoch-end-crash", "stakes 2,2,2,1; epoch 0 ends at height 1 within 2 views, epoch 1 has one view; one crash"),
     ("live", "stakes 1,1,1,1; 2 views, every receipt a step; from every state a commit is reachable"),
-    ("live-epoch-end", "the same over an epoch's end at height 1 and one view of epoch 1"),
+    ("live-weighted", "the same with stakes 2,2,2,1, of which the Byzantine validator holds 2, and one crash"),
+    ("live-three-views", "as live-weighted, with 3 views"),
+    ("live-epoch-end", "as live, over an epoch's end at height 1 and one view of epoch 1"),
 ];
 
 impl Config {
@@ -92,6 +94,8 @@ impl Config {
             "epoch-end" => Config { views: &[3, 1], epoch_blocks: 2, crashes: 0, ..equal },
             "epoch-end-crash" => Config { stakes: [2, 2, 2, 1], views: &[2, 1], epoch_blocks: 1, ..equal },
             "live" => live,
+            "live-weighted" => Config { stakes: [2, 2, 2, 1], crashes: 1, ..live },
+            "live-three-views" => Config { stakes: [2, 2, 2, 1], views: &[3], crashes: 1, ..live },
             "live-epoch-end" => Config { views: &[2, 1], epoch_blocks: 1, ..live },
             _ => return None,
         })

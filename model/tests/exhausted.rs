@@ -46,3 +46,8 @@ fn an_epochs_end_with_a_crash() {
 fn from_every_state_of_one_view_in_each_of_two_epochs_a_commit_is_reachable() {
     exhaust(Config { views: &[1, 1], ..named("live-epoch-end") });
 }
+
+#[test]
+fn from_every_state_of_one_view_with_a_crash_by_stake_a_commit_is_reachable() {
+    exhaust(Config { views: &[1], ..named("live-weighted") });
+}
