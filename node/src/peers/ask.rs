@@ -7,7 +7,8 @@ use tally_consensus::{Event, Fetch, FetchedBlock, Judgement};
 use tally_proto::consensus::{self as proto, consensus_service_client::ConsensusServiceClient};
 use tally_types::{Address, Batch, Certificate, Header};
 use tokio::time::{Instant, timeout};
-use tonic::{Status, Streaming, transport::Channel};
+use tokio_stream::{Stream, StreamExt as _};
+use tonic::{Status, transport::Channel};
 
 use super::{Input, MESSAGE_BYTES_MAX, Peers};
 
@@ -154,9 +155,13 @@ async fn in_time<T>(most: Duration, answer: impl Future<Output = Result<T, Statu
 
 /// The next part of an answer; none: it has ended, in whatever way. A slow line must not cost what came over it already: the
 /// parts prove themselves, and the next question goes on from there.
-async fn next_of<T>(answer: &mut Streaming<T>, most: Duration, due: Instant) -> Option<T> {
+async fn next_of<T>(
+    answer: &mut (impl Stream<Item = Result<T, Status>> + Unpin),
+    most: Duration,
+    due: Instant,
+) -> Option<T> {
     let left = due.saturating_duration_since(Instant::now());
-    in_time(most.min(left), answer.message()).await.ok().flatten()
+    timeout(most.min(left), answer.next()).await.ok()??.ok()
 }
 
 fn read_block(message: &proto::FetchBlocksResponse) -> Option<FetchedBlock> {
@@ -166,4 +171,29 @@ fn read_block(message: &proto::FetchBlocksResponse) -> Option<FetchedBlock> {
         Some(commit) => Some(Arc::new(Certificate::from_proto(commit).ok()?)),
     };
     Some(FetchedBlock { header: Header::parse(&message.header).ok()?, batches, commit })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is taken of an answer of two parts, behind which `end` comes.
+    async fn taken(end: impl Stream<Item = Result<u8, Status>> + Unpin, most: Duration, whole: Duration) -> Vec<u8> {
+        let mut answer = tokio_stream::iter([Ok(1), Ok(2)]).chain(end);
+        let due = Instant::now() + whole;
+        let mut parts = Vec::new();
+        while let Some(part) = next_of(&mut answer, most, due).await {
+            parts.push(part);
+        }
+        parts
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_ends_early_in_whatever_way_is_used_as_far_as_it_came() {
+        let (short, long) = (Duration::from_millis(10), Duration::from_secs(3600));
+        assert_eq!(taken(tokio_stream::empty(), long, long).await, [1, 2]);
+        assert_eq!(taken(tokio_stream::once(Err(Status::internal("broken"))), long, long).await, [1, 2]);
+        assert_eq!(taken(tokio_stream::pending(), short, long).await, [1, 2]);
+        assert_eq!(taken(tokio_stream::pending(), long, short).await, [1, 2]);
+    }
 }

@@ -98,16 +98,47 @@ async fn run(
                 }
                 return Ok(());
             }
-            next = queue.recv() => {
-                let Some(Queued { since, message }) = next else { return Ok(()) };
-                if control && since.elapsed() > STALE {
-                    continue;
-                }
+            next = next_to_send(queue, control) => {
+                let Some(message) = next else { return Ok(()) };
                 tokio::select! {
                     _ = answer.message() => return Ok(()),
                     sent = sender.send(wrapped(message)) => if sent.is_err() { return Ok(()) },
                 }
             }
+        }
+    }
+}
+
+/// The next message that is worth sending; none: the node stops.
+async fn next_to_send(queue: &mut mpsc::Receiver<Queued>, control: bool) -> Option<proto::PeerMessage> {
+    loop {
+        let Queued { since, message } = queue.recv().await?;
+        if !control || since.elapsed() <= STALE {
+            return Some(message);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn votes_and_announcements_that_waited_too_long_are_not_sent_and_batches_are() {
+        for (control, sent) in [(true, vec![2]), (false, vec![1, 2])] {
+            let (sender, mut queue) = mpsc::channel(2);
+            let now = Instant::now();
+            for (since, counter) in [(now.checked_sub(2 * STALE).unwrap(), 1), (now, 2)] {
+                let message = proto::PeerMessage { counter, ..proto::PeerMessage::default() };
+                sender.try_send(Queued { since, message }).unwrap();
+            }
+            drop(sender);
+            for counter in sent {
+                assert_eq!(next_to_send(&mut queue, control).await.unwrap().counter, counter);
+            }
+            assert!(next_to_send(&mut queue, control).await.is_none());
         }
     }
 }
