@@ -360,6 +360,37 @@ impl Lanes {
         best
     }
 
+    /// As [`Lanes::tip_announced_by`], but announced by validators with `backing` that are all in `knowing`, and those stay in it.
+    /// Rule P1.
+    pub fn tip_known_to(
+        &self,
+        place: u32,
+        above: Seq,
+        most: u64,
+        backing: Backing,
+        held_only: bool,
+        knowing: &mut Vec<u32>,
+    ) -> Option<Tip> {
+        let lane = self.lane(place)?;
+        let stake = backing.stake(&self.set);
+        let highest = self.tip_announced_by(place, above, most, backing, held_only)?;
+        let (tip, who) = self.known_to(lane, highest, stake, knowing).or_else(|| {
+            // Those in it are together less far than others are.
+            let seq = lane.reached_together(knowing, stake, &self.set).min(above.plus(most));
+            let (digest, _) = lane.chain.get(&seq).filter(|_| seq > above)?;
+            self.known_to(lane, Tip { seq, digest: *digest }, stake, knowing)
+        })?;
+        *knowing = who;
+        Some(tip)
+    }
+
+    /// `tip`, and those of `knowing` that announced it, or a tip known here to link to it, if they have that much stake.
+    fn known_to(&self, lane: &Lane, tip: Tip, stake: Stake, knowing: &[u32]) -> Option<(Tip, Vec<u32>)> {
+        let has = |validator: &u32| usize::try_from(*validator).is_ok_and(|at| lane.has_announced(at, &tip));
+        let who: Vec<u32> = knowing.iter().copied().filter(has).collect();
+        (self.set.stake_of(who.iter().copied()) >= stake).then_some((tip, who))
+    }
+
     /// Stake of those who announced exactly `tip`, or a tip known here to link to it.
     fn stake_that_announced(&self, lane: &Lane, tip: &Tip) -> Stake {
         let places = self.set.places().enumerate().filter(|(at, _)| lane.has_announced(*at, tip));

@@ -136,23 +136,26 @@ impl Lane {
         }
     }
 
-    /// Counts anew how far the chain is announced by how much stake: the weighted quantiles of how far each validator is.
+    /// Counts anew how far the chain is announced by how much stake.
     fn count_stake(&mut self, set: &ValidatorSet) {
-        let places = set.places().zip(&self.announced);
-        let mut far: Vec<(Seq, u32)> = places.map(|(place, announced)| (announced.on_chain, place)).collect();
+        let far = self.falling(set.places());
+        self.reached = Reached {
+            quorum: reach(&far, Backing::Quorum.stake(set), set),
+            weak: reach(&far, Backing::WeakQuorum.stake(set), set),
+        };
+    }
+
+    /// How far validators of `places` with `stake` announced the chain accepted here.
+    pub fn reached_together(&self, places: &[u32], stake: Stake, set: &ValidatorSet) -> Seq {
+        reach(&self.falling(places.iter().copied()), stake, set)
+    }
+
+    /// How far each of `places` announced the chain accepted here, the furthest first.
+    fn falling(&self, places: impl Iterator<Item = u32>) -> Vec<(Seq, u32)> {
+        let announced = |place: u32| self.announced.get(usize::try_from(place).ok()?);
+        let mut far: Vec<_> = places.filter_map(|place| Some((announced(place)?.on_chain, place))).collect();
         far.sort_unstable_by(|one, two| two.cmp(one));
-        self.reached = Reached::default();
-        let (mut sum, mut weak_counted) = (Stake::ZERO, false);
-        for (seq, place) in far {
-            sum = Stake(sum.0.saturating_add(set.stake(place).0));
-            if !weak_counted && sum >= set.weak_quorum() {
-                (self.reached.weak, weak_counted) = (seq, true);
-            }
-            if sum >= set.quorum() {
-                self.reached.quorum = seq;
-                return;
-            }
-        }
+        far
     }
 
     /// The chain accepted here has changed.
@@ -162,4 +165,14 @@ impl Lane {
         }
         self.count_stake(set);
     }
+}
+
+/// How far those with `stake` are: a weighted quantile of `far`, which falls.
+fn reach(far: &[(Seq, u32)], stake: Stake, set: &ValidatorSet) -> Seq {
+    let mut sum = Stake::ZERO;
+    let enough = far.iter().find(|(_, place)| {
+        sum = Stake(sum.0.saturating_add(set.stake(*place).0));
+        sum >= stake
+    });
+    enough.map_or(Seq::default(), |(seq, _)| *seq)
 }

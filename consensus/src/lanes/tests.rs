@@ -218,6 +218,34 @@ fn a_quorums_tip_is_found_on_the_chain_and_beyond_what_is_held() {
 }
 
 #[test]
+fn rule_p1_lanes_move_as_far_as_one_quorum_knows_them_all() {
+    let mut lanes = lanes();
+    let (one, two) = (chain(1, 3), chain(2, 3));
+    for signed in one.iter().chain(&two) {
+        accept(&mut lanes, signed);
+    }
+    // 3 knows nothing of lane 1, and 1 only the beginning of lane 2: each lane as a whole has its quorum.
+    let tips = |of_one: u64, of_two: u64| {
+        let tip = |chain: &[SignedBatch], seq: u64| {
+            chain.get((seq as usize).wrapping_sub(1)).map_or(Tip::START, |signed| signed.batch.tip())
+        };
+        [Tip::START, tip(&one, of_one), tip(&two, of_two), Tip::START]
+    };
+    for (place, of_one, of_two) in [(0, 3, 3), (1, 3, 1), (2, 3, 3), (3, 0, 3)] {
+        lanes.announce(place, &tips(of_one, of_two));
+    }
+    let alone = |lane: u32| lanes.tip_announced_by(lane, Seq(0), 32, Backing::Quorum, false).unwrap().seq;
+    assert_eq!((alone(1), alone(2)), (Seq(3), Seq(3)));
+    let together = |first: u32, second: u32| {
+        let mut knowing: Vec<u32> = set().places().collect();
+        let mut next = |lane| lanes.tip_known_to(lane, Seq(0), 32, Backing::Quorum, false, &mut knowing);
+        (next(first).map(|tip| tip.seq), next(second).map(|tip| tip.seq), knowing)
+    };
+    assert_eq!(together(1, 2), (Some(Seq(3)), Some(Seq(1)), vec![0, 1, 2]));
+    assert_eq!(together(2, 1), (Some(Seq(3)), None, vec![0, 2, 3]));
+}
+
+#[test]
 fn rule_p5_what_lapses_with_an_epoch_waits_for_the_next_lane() {
     let mut own = lanes();
     for content in [&b"a"[..], b"b", b"c"] {

@@ -145,14 +145,13 @@ impl Machine {
 
     /// Rule P2's waits: not yet is never invalid.
     fn waits_for(&mut self, header: &Header, parent: &Block, out: &mut Vec<Action>) -> bool {
-        let mut waits = false;
         let base = parent.cut_for(header.epoch, header.cut.len());
         // Rule D4. A producer can see to it that all announce different tips, and that this replica knows no link between them:
         // those who hold the lane prepare, and that is word enough.
         let is_vouched_for = self.agreement.is_weakly_prepared(header.hash());
-        for (place, (tip, from)) in self.agreement.set().places().zip(header.cut.iter().zip(&base)) {
-            waits |= tip != from && !is_vouched_for && !self.lanes.is_available(place, tip);
-        }
+        let mut moved =
+            self.agreement.set().places().zip(header.cut.iter().zip(&base)).filter(|(_, (tip, from))| tip != from);
+        let mut waits = !is_vouched_for && moved.any(|(place, (tip, _))| !self.lanes.is_available(place, tip));
         if header.executed != parent.executed {
             match self.execution.results.get(&header.executed.height).copied() {
                 None => waits = true,
@@ -301,7 +300,22 @@ impl Machine {
             return true;
         }
         let lags = self.chain.last_move(&parent.hash).is_some_and(|last| last > self.chain.tip().executed.height);
-        lags || self.next_cut(&parent, self.next_executed(&parent), Backing::Quorum, false).1
+        lags || self.lanes_move_on(&parent)
+    }
+
+    /// Whether a child of `parent` may move any lane: the first one that moves has a quorum to itself.
+    fn lanes_move_on(&self, parent: &Block) -> bool {
+        let set = self.agreement.set();
+        let cut = parent.cut_for(self.agreement.epoch(), set.len());
+        let announced = |(place, tip): (u32, &Tip)| {
+            self.lanes.tip_announced_by(place, tip.seq, CUT_ADVANCE_MAX, Backing::Quorum, false).is_some()
+        };
+        self.may_move(parent, self.next_executed(parent)) && set.places().zip(&cut).any(announced)
+    }
+
+    /// Rule P2.6.
+    fn may_move(&self, parent: &Block, executed: Executed) -> bool {
+        parent.height.next().above(executed.height) <= self.config.params.execution_window
     }
 
     /// Rules P1, W1: proposes if this replica leads and there is reason enough.
@@ -392,11 +406,13 @@ impl Machine {
     }
 
     /// The cut a child of `parent` may have by what `backing` announced, and whether it moves.
+    ///
+    /// It moves as far as the same validators announced all of it. If each lane had a quorum of its own, few might know the tips
+    /// of all lanes, and the others wait: rule D4 vouches for a block as a whole.
     fn next_cut(&self, parent: &Block, executed: Executed, backing: Backing, held_only: bool) -> (Vec<Tip>, bool) {
         let set = self.agreement.set();
         let mut cut = parent.cut_for(self.agreement.epoch(), set.len());
-        // Rule P2.6.
-        if parent.height.next().above(executed.height) > self.config.params.execution_window {
+        if !self.may_move(parent, executed) {
             return (cut, false);
         }
         let mut left = BLOCK_BATCHES_MAX;
@@ -404,10 +420,11 @@ impl Machine {
         let count = u64::try_from(set.len()).unwrap_or(u64::MAX);
         let first = usize::try_from(parent.height.0.checked_rem(count).unwrap_or_default()).unwrap_or_default();
         let places: Vec<u32> = set.places().collect();
+        let mut knowing = places.clone();
         for place in places.iter().cycle().skip(first).take(places.len()) {
             let Some(tip) = usize::try_from(*place).ok().and_then(|at| cut.get_mut(at)) else { continue };
             let most = CUT_ADVANCE_MAX.min(left);
-            if let Some(next) = self.lanes.tip_announced_by(*place, tip.seq, most, backing, held_only) {
+            if let Some(next) = self.lanes.tip_known_to(*place, tip.seq, most, backing, held_only, &mut knowing) {
                 left = left.saturating_sub(next.seq.above(tip.seq));
                 *tip = next;
             }

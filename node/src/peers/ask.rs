@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use prost::Message as _;
 use tally_consensus::{Event, Fetch, FetchedBlock, Judgement};
 use tally_proto::consensus::{self as proto, consensus_service_client::ConsensusServiceClient};
@@ -32,11 +33,12 @@ impl Peers {
     /// is not asked: the machine asks again, or another.
     pub fn ask(self: &Arc<Peers>, peer: Address, fetch: Fetch) {
         let Some(outbound) = self.outbound.get(&peer) else { return };
-        let Ok(permit) = outbound.questions.clone().try_acquire_owned() else { return };
+        let range = matches!(fetch, Fetch::Blocks { .. });
+        let places = if range { &outbound.range } else { &outbound.questions };
+        let Ok(place) = places.clone().try_acquire_owned() else { return };
         let peers = self.clone();
         tokio::spawn(async move {
-            let _permit = permit;
-            let range = matches!(fetch, Fetch::Blocks { .. });
+            let _place = place;
             match peers.answer_of(peer, fetch).await {
                 Ok(event) => {
                     let _ = peers.bulk.send(Input::Event(event)).await;
@@ -127,11 +129,22 @@ impl Peers {
         let mut client = client.max_decoding_message_size(BLOCK_BYTES_MAX);
         let due = Instant::now() + WHOLE_ANSWER_TIMEOUT;
         let mut answer = in_time(ANSWER_TIMEOUT, client.fetch_blocks(question)).await?.into_inner();
-        let mut blocks = Vec::new();
+        let mut blocks: Vec<FetchedBlock> = Vec::new();
         let mut taken = 0usize;
         while let Some(next) = next_of(&mut answer, BLOCK_TIMEOUT, due).await {
-            taken = taken.saturating_add(next.encoded_len());
             let Some(block) = read_block(&next) else { break };
+            // What does not go on from the one before, or begins elsewhere, proves nothing.
+            let follows = match blocks.last() {
+                None => block.header.height.0 == from,
+                Some(before) => block.header.parent == before.header.hash(),
+            };
+            if !follows {
+                break;
+            }
+            let transactions: usize = block.batches.iter().map(|batch| batch.transactions().len()).sum();
+            taken = taken
+                .saturating_add(next.encoded_len())
+                .saturating_add(transactions.saturating_mul(size_of::<Bytes>()));
             blocks.push(block);
             if blocks.len() >= BLOCKS_MAX || taken > ANSWER_BYTES_MAX {
                 break;

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use tally_consensus::Event;
+use tally_consensus::{Event, Message};
 use tally_proto::consensus::{self as proto, consensus_service_client::ConsensusServiceClient};
 use tally_types::Address;
 use tokio::{sync::mpsc, task::JoinSet, time::timeout};
@@ -102,7 +102,7 @@ async fn run(
                 let Some(message) = next else { return Ok(()) };
                 tokio::select! {
                     _ = answer.message() => return Ok(()),
-                    sent = sender.send(wrapped(message)) => if sent.is_err() { return Ok(()) },
+                    sent = sender.send(wrapped(peers.wrap(&peer, &message))) => if sent.is_err() { return Ok(()) },
                 }
             }
         }
@@ -110,7 +110,7 @@ async fn run(
 }
 
 /// The next message that is worth sending; none: the node stops.
-async fn next_to_send(queue: &mut mpsc::Receiver<Queued>, control: bool) -> Option<proto::PeerMessage> {
+async fn next_to_send(queue: &mut mpsc::Receiver<Queued>, control: bool) -> Option<Message> {
     loop {
         let Queued { since, message } = queue.recv().await?;
         if !control || since.elapsed() <= STALE {
@@ -123,6 +123,8 @@ async fn next_to_send(queue: &mut mpsc::Receiver<Queued>, control: bool) -> Opti
 mod tests {
     use std::time::Instant;
 
+    use tally_types::{Epoch, Hash, Signature, View, Vote, VoteKind};
+
     use super::*;
 
     #[tokio::test]
@@ -130,13 +132,21 @@ mod tests {
         for (control, sent) in [(true, vec![2]), (false, vec![1, 2])] {
             let (sender, mut queue) = mpsc::channel(2);
             let now = Instant::now();
-            for (since, counter) in [(now.checked_sub(2 * STALE).unwrap(), 1), (now, 2)] {
-                let message = proto::PeerMessage { counter, ..proto::PeerMessage::default() };
-                sender.try_send(Queued { since, message }).unwrap();
+            for (since, signer) in [(now.checked_sub(2 * STALE).unwrap(), 1), (now, 2)] {
+                let vote = Vote {
+                    kind: VoteKind::Prepare,
+                    epoch: Epoch(0),
+                    view: View(1),
+                    block: Hash::ZERO,
+                    signer,
+                    signature: Signature([0; 64]),
+                };
+                sender.try_send(Queued { since, message: Message::Vote(vote) }).unwrap();
             }
             drop(sender);
-            for counter in sent {
-                assert_eq!(next_to_send(&mut queue, control).await.unwrap().counter, counter);
+            for signer in sent {
+                let next = next_to_send(&mut queue, control).await;
+                assert!(matches!(next, Some(Message::Vote(vote)) if vote.signer == signer));
             }
             assert!(next_to_send(&mut queue, control).await.is_none());
         }

@@ -41,7 +41,7 @@ const CONTROL_QUEUE: usize = 2048;
 const BULK_QUEUE: usize = 32;
 /// Largest message between validators, bytes: a batch and its framing, or the certificates of 128 validators.
 const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
-/// Questions to one peer open at once.
+/// Questions for headers or batches to one peer open at once.
 const QUESTIONS_PER_PEER_MAX: usize = 4;
 /// Version of the contract between validators.
 const PROTOCOL_VERSION: u32 = 1;
@@ -101,13 +101,15 @@ struct Outbound {
     bulk: mpsc::Sender<Queued>,
     connected: AtomicBool,
     questions: Arc<Semaphore>,
+    /// For ranges of blocks: one at a time, their answers are large and may take minutes.
+    range: Arc<Semaphore>,
 }
 
-/// A message that waits for its stream.
+/// A message that waits for its stream. It gets its envelope when it is sent: counters rise along a stream.
 #[derive(Debug)]
 struct Queued {
     since: Instant,
-    message: proto::PeerMessage,
+    message: Message,
 }
 
 /// The receiving ends of a peer's queues, for its dialling tasks.
@@ -151,8 +153,9 @@ impl Peers {
             let (bulk, bulk_queue) = mpsc::channel(BULK_QUEUE);
             let channel = dial::endpoint(&endpoint)?.connect_lazy();
             let questions = Arc::new(Semaphore::new(QUESTIONS_PER_PEER_MAX));
+            let range = Arc::new(Semaphore::new(1));
             let connected = AtomicBool::new(false);
-            outbound.insert(peer, Outbound { endpoint, channel, control, bulk, connected, questions });
+            outbound.insert(peer, Outbound { endpoint, channel, control, bulk, connected, questions, range });
             queues.push(Queues { peer, control: control_queue, bulk: bulk_queue });
         }
         let peers = Peers {
@@ -193,7 +196,7 @@ impl Peers {
     pub fn send(&self, to: &Address, message: &Message) {
         let Some(outbound) = self.outbound.get(to) else { return };
         let queue = if matches!(message, Message::Batch(_)) { &outbound.bulk } else { &outbound.control };
-        let queued = Queued { since: Instant::now(), message: self.wrap(to, message) };
+        let queued = Queued { since: Instant::now(), message: message.clone() };
         if queue.try_send(queued).is_err() {
             self.rejected.queue_full.fetch_add(1, Ordering::Relaxed);
         }

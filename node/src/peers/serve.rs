@@ -327,12 +327,13 @@ impl ConsensusService for Service {
         let place = self.caller(caller, &question.encode_to_vec())?;
         let (sender, receiver) = mpsc::channel(4);
         let peers = self.peers.clone();
-        let last = question.to_height.min(question.from_height.saturating_add(BLOCKS_MAX));
-        let limit = question.from_height.saturating_add(BLOCKS_LIMIT);
+        let first = question.from_height.max(1);
+        let last = question.to_height.min(first.saturating_add(BLOCKS_MAX));
+        let limit = first.saturating_add(BLOCKS_LIMIT);
         tokio::spawn(async move {
             let _place = place;
             let mut sent = 0usize;
-            for height in question.from_height.max(1)..=limit {
+            for height in first..limit {
                 let reading = peers.clone();
                 let block = tokio::task::spawn_blocking(move || reading.read_block(height)).await;
                 let Ok(Some(block)) = block else { return };

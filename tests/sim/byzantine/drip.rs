@@ -1,5 +1,6 @@
-//! It streams its lane so that every validator announces another tip of it, and one hears nothing at all: who has no link between
-//! two tips must count them apart. It votes for nothing, leads nothing, and answers with less than it is asked for.
+//! It streams its lane so that every validator announces another tip of it, and some hear nothing at all: who has no link between
+//! two tips must count them apart. It votes for nothing, leads nothing, and answers with less than it is asked for. Several leave out
+//! different validators, so that few know the tips of all their lanes.
 //!
 //! A validator announces the last of what it accepted together. So each gets the batches in bundles, the first of a bundle last, and
 //! the bundles of no two validators end alike.
@@ -30,8 +31,11 @@ impl Behaviour for Drip {
             Message::Have(_) | Message::Certificates { .. } => return scene.say(to, message.clone()),
         };
         let others = scene.others();
-        let victim = others.get(scene.me * 3 % others.len().max(1)).copied();
-        for (index, other) in others.iter().copied().enumerate().filter(|(_, other)| Some(*other) != victim) {
+        // Those that come next in the circle.
+        let victims = (others.len() / 3).div_ceil(2);
+        let (me, count) = (scene.me, others.len() + 1);
+        let left_out = |other: usize| (1..=victims).any(|step| (me + step) % count == other);
+        for (index, other) in others.iter().copied().enumerate().filter(|(_, other)| !left_out(*other)) {
             let bundle = self.bundles.entry(other).or_default();
             bundle.push(message.clone());
             if (batch.batch.seq().0 as usize + index).is_multiple_of(others.len()) || bundle.len() >= BUNDLE_MAX {
