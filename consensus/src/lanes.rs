@@ -315,8 +315,7 @@ impl Lanes {
     /// Places that announced exactly `tip`, or a tip known here to link to it.
     pub fn announcers(&self, place: u32, tip: &Tip) -> Vec<u32> {
         let Some(lane) = self.lane(place) else { return Vec::new() };
-        let said = |validator: &u32| usize::try_from(*validator).is_ok_and(|at| lane.has_announced(at, tip));
-        self.set.places().filter(said).collect()
+        lane.announcers(tip, self.set.places()).collect()
     }
 
     /// The highest tip of a lane, above `above` and at most `most` past it, that validators with `backing` announced.
@@ -352,7 +351,10 @@ impl Lanes {
         for announced in &lane.announced {
             for tip in &announced.tips {
                 let better = tip.seq <= bound && tip.seq > best.map_or(above, |best: Tip| best.seq);
-                if better && !(counted && lane.is_on_chain(tip)) && self.stake_that_announced(lane, tip) >= stake {
+                if better
+                    && !(counted && lane.is_on_chain(tip))
+                    && self.set.stake_of(lane.announcers(tip, self.set.places())) >= stake
+                {
                     best = Some(*tip);
                 }
             }
@@ -384,17 +386,10 @@ impl Lanes {
         Some(tip)
     }
 
-    /// `tip`, and those of `knowing` that announced it, or a tip known here to link to it, if they have that much stake.
+    /// `tip`, and those of `knowing` that announced it, if they have that much stake.
     fn known_to(&self, lane: &Lane, tip: Tip, stake: Stake, knowing: &[u32]) -> Option<(Tip, Vec<u32>)> {
-        let has = |validator: &u32| usize::try_from(*validator).is_ok_and(|at| lane.has_announced(at, &tip));
-        let who: Vec<u32> = knowing.iter().copied().filter(has).collect();
+        let who: Vec<u32> = lane.announcers(&tip, knowing.iter().copied()).collect();
         (self.set.stake_of(who.iter().copied()) >= stake).then_some((tip, who))
-    }
-
-    /// Stake of those who announced exactly `tip`, or a tip known here to link to it.
-    fn stake_that_announced(&self, lane: &Lane, tip: &Tip) -> Stake {
-        let places = self.set.places().enumerate().filter(|(at, _)| lane.has_announced(*at, tip));
-        self.set.stake_of(places.map(|(_, validator)| validator))
     }
 
     /// Rule D4: this replica accepted `tip` into its lane, or a weak quorum announced it, or tips that it is known here to

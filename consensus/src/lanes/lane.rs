@@ -67,9 +67,12 @@ impl Lane {
         *tip == self.ordered || self.chain.get(&tip.seq).is_some_and(|(digest, _)| *digest == tip.digest)
     }
 
-    pub fn has_announced(&self, place: usize, tip: &Tip) -> bool {
-        self.announced.get(place).is_some_and(|announced| {
-            announced.tips.contains(tip) || (announced.on_chain >= tip.seq && self.is_on_chain(tip))
+    /// Those of `places` that announced exactly `tip`, or a tip known here to link to it.
+    pub fn announcers(&self, tip: &Tip, places: impl Iterator<Item = u32>) -> impl Iterator<Item = u32> {
+        let on_chain = self.is_on_chain(tip);
+        places.filter(move |place| {
+            let announced = usize::try_from(*place).ok().and_then(|at| self.announced.get(at));
+            announced.is_some_and(|one| one.tips.contains(tip) || (on_chain && one.on_chain >= tip.seq))
         })
     }
 

@@ -38,19 +38,21 @@ impl Peers {
         let Ok(place) = places.clone().try_acquire_owned() else { return };
         let peers = self.clone();
         tokio::spawn(async move {
-            let _place = place;
-            match peers.answer_of(peer, fetch).await {
-                Ok(event) => {
-                    let _ = peers.bulk.send(Input::Event(event)).await;
-                }
+            let event = match peers.answer_of(peer, fetch).await {
+                Ok(event) => event,
                 Err(error) => {
                     tracing::debug!(%peer, %error, "a question was not answered");
-                    if range {
-                        let event = Event::Blocks { from: peer, blocks: Vec::new() };
-                        let _ = peers.bulk.send(Input::Event(event)).await;
+                    if !range {
+                        return;
                     }
+                    Event::Blocks { from: peer, blocks: Vec::new() }
                 }
-            }
+            };
+            // The machine may ask this peer again as soon as it has the answer: its place is free by then, and not before the
+            // answer has one with the driver.
+            let Ok(slot) = peers.bulk.reserve().await else { return };
+            drop(place);
+            slot.send(Input::Event(event));
         });
     }
 
