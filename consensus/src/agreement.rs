@@ -314,22 +314,24 @@ impl Agreement {
         if change.epoch != self.epoch {
             return out.push(Output::Dropped(Reject::OtherEpoch));
         }
+        let known = self.view_changes.get(&change.signer).and_then(|own| own.get(&change.view));
+        let is_known = known.is_some();
+        // Before the certificate it carries can end the view, and what was kept of it goes.
+        if let Some(known) = known.filter(|known| known.highest_view != change.highest_view) {
+            let (first, second) = ((known.ballot(), known.signature), (change.ballot(), change.signature));
+            let (signer, kind) = (change.signer, EvidenceKind::DoubleViewChange);
+            out.push(Output::Convicted { signer, kind, first, second });
+        }
         if let Some(highest) = &change.highest {
             self.on_certificate(&highest.clone(), out);
+        }
+        if is_known {
+            return;
         }
         if change.view < self.view {
             return out.push(Output::Dropped(Reject::Old));
         }
         let own = self.view_changes.entry(change.signer).or_default();
-        match own.get(&change.view) {
-            Some(known) if known.highest_view == change.highest_view => return,
-            Some(known) => {
-                let (first, second) = ((known.ballot(), known.signature), (change.ballot(), change.signature));
-                let (signer, kind) = (change.signer, EvidenceKind::DoubleViewChange);
-                return out.push(Output::Convicted { signer, kind, first, second });
-            }
-            None => {}
-        }
         own.insert(change.view, change.clone());
         // Rule V5: that of this view, and the highest later one.
         let view = self.view;

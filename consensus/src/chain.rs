@@ -85,6 +85,8 @@ pub(crate) struct Chain {
     tip: Block,
     /// Height of the highest final block that ordered batches.
     final_move: Height,
+    /// Per lane of the tip's epoch, the height of the highest final block that ordered batches of it.
+    final_moves: Vec<Height>,
 }
 
 impl Chain {
@@ -97,6 +99,7 @@ impl Chain {
             last: BTreeMap::new(),
             by_hash: BTreeMap::new(),
             final_move: Height::ZERO,
+            final_moves: Vec::new(),
         }
     }
 
@@ -195,6 +198,7 @@ impl Chain {
     /// Makes `header`, a child of the tip, the tip. Returns whether it orders batches.
     pub fn finalize(&mut self, header: &Header) -> bool {
         let moves = moves_lanes(header, &self.tip);
+        note_moves(&mut self.final_moves, header, &self.tip);
         self.tip = Block::of(header);
         self.open.remove(&header.hash());
         self.by_hash.insert(header.hash(), header.height);
@@ -230,8 +234,40 @@ impl Chain {
         }
     }
 
+    /// Per lane, the height of the last block on the chain up to `parent` that ordered batches of it, as a child of it in `epoch`
+    /// with `lanes` lanes sees them: 0 where there is none.
+    pub fn lanes_moved(&self, parent: &Block, epoch: Epoch, lanes: usize) -> Vec<Height> {
+        let mut moves = self.final_moves.clone();
+        if let Path::Open(path) = self.path(&parent.hash) {
+            let mut before = self.tip.clone();
+            for header in &path {
+                note_moves(&mut moves, header, &before);
+                before = Block::of(header);
+            }
+        }
+        if !parent.lanes_go_on(epoch) {
+            moves.clear();
+        }
+        moves.resize(lanes, Height::ZERO);
+        moves
+    }
+
     pub fn open_len(&self) -> usize {
         self.open.len()
+    }
+}
+
+/// Notes in `moves` which lanes `header`, a child of `parent`, moves.
+fn note_moves(moves: &mut Vec<Height>, header: &Header, parent: &Block) {
+    let before = parent.cut_for(header.epoch, header.cut.len());
+    if !parent.lanes_go_on(header.epoch) {
+        moves.clear();
+    }
+    moves.resize(header.cut.len(), Height::ZERO);
+    for (moved, (tip, before)) in moves.iter_mut().zip(header.cut.iter().zip(&before)) {
+        if tip != before {
+            *moved = header.height;
+        }
     }
 }
 

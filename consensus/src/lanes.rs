@@ -14,7 +14,7 @@ use tally_types::{
 };
 
 use crate::{
-    config::{EARLY_BATCHES_MAX, LANE_WINDOW},
+    config::{BLOCK_BATCHES_MAX, CUT_ADVANCE_MAX, EARLY_BATCHES_MAX, LANE_WINDOW},
     event::Reject,
 };
 pub(crate) use lane::Backing;
@@ -222,11 +222,17 @@ impl Lanes {
             return Accept::Dropped(Reject::LaneWindow);
         }
         if seq > lane.tip.seq.next() {
-            if lane.early.len() < EARLY_BATCHES_MAX {
-                lane.early.entry(seq).or_insert(signed);
-                return Accept::Known;
-            }
-            return Accept::Dropped(Reject::Gap);
+            return match lane.early.get(&seq) {
+                Some(first) if first.batch.digest() != batch.digest() => {
+                    Accept::Contradicts(first.batch.digest(), first.signature)
+                }
+                Some(_) => Accept::Known,
+                None if lane.early.len() < EARLY_BATCHES_MAX => {
+                    lane.early.insert(seq, signed);
+                    Accept::Known
+                }
+                None => Accept::Dropped(Reject::Gap),
+            };
         }
         if batch.parent_tip() != lane.tip {
             return Accept::Dropped(Reject::Gap);
@@ -330,41 +336,88 @@ impl Lanes {
     ) -> Option<Tip> {
         let lane = self.lane(place)?;
         let bound = above.plus(most);
-        let on_chain = lane.reached_by(backing).min(bound);
-        let mut best = lane
-            .chain
-            .get(&on_chain)
-            .filter(|_| on_chain > above)
-            .map(|(digest, _)| Tip { seq: on_chain, digest: *digest });
+        let best = lane.tip_at(lane.reached_by(backing).min(bound)).filter(|tip| tip.seq > above);
         if held_only {
             return best;
         }
-        // Tips not held here count only as themselves. Those on the chain are counted, unless the chain does not reach down
-        // to where the count ended.
-        let counted = best.is_some() || on_chain <= above;
+        // Tips not on the chain accepted here count only as themselves.
         let stake = backing.stake(&self.set);
         let floor = best.map_or(above, |best| best.seq);
         let further = self.set.places().zip(&lane.announced).filter(|(_, announced)| announced.highest > floor);
-        if self.set.stake_of(further.map(|(validator, _)| validator)) < stake {
+        if self.set.stake_of(further.clone().map(|(validator, _)| validator)) < stake {
             return best;
         }
-        for announced in &lane.announced {
-            for tip in &announced.tips {
-                let better = tip.seq <= bound && tip.seq > best.map_or(above, |best: Tip| best.seq);
-                if better
-                    && !(counted && lane.is_on_chain(tip))
-                    && self.set.stake_of(lane.announcers(tip, self.set.places())) >= stake
-                {
-                    best = Some(*tip);
-                }
+        let range = floor.next()..=bound;
+        let tips = further.flat_map(|(validator, announced)| announced.tips.iter().map(move |tip| (*tip, validator)));
+        let mut tips: Vec<(Tip, u32)> =
+            tips.filter(|(tip, _)| range.contains(&tip.seq) && !lane.is_on_chain(tip)).collect();
+        // One pass over all of them: whoever makes up tips must not cost more than he announces.
+        tips.sort_unstable();
+        tips.dedup();
+        let announced = tips.chunk_by(|(one, _), (two, _)| one == two).rev();
+        let mut enough = announced.filter(|who| self.set.stake_of(who.iter().map(|(_, place)| *place)) >= stake);
+        enough.find_map(|who| who.first()).map(|(tip, _)| *tip).or(best)
+    }
+
+    /// How far a block on `cut` may order the lanes by what validators with `backing` announced; those first in `order` come
+    /// first. Rule P1.
+    ///
+    /// It moves as far as the same validators announced all of it. If each lane had a quorum of its own, few might know the tips
+    /// of all lanes, and the others wait: rule D4 vouches for a block as a whole.
+    pub fn advance(&self, cut: &[Tip], order: &[u32], backing: Backing, held_only: bool) -> Vec<Tip> {
+        let mut next = cut.to_vec();
+        let mut left = BLOCK_BATCHES_MAX;
+        let mut knowing = self.best_informed(cut, order, backing, held_only);
+        for place in order {
+            let Some(tip) = usize::try_from(*place).ok().and_then(|at| next.get_mut(at)) else { continue };
+            let most = CUT_ADVANCE_MAX.min(left);
+            if let Some(moved) = self.tip_known_to(*place, tip.seq, most, backing, held_only, &mut knowing) {
+                left = left.saturating_sub(moved.seq.above(tip.seq));
+                *tip = moved;
             }
         }
-        best
+        next
+    }
+
+    /// Validators with `backing` that between them know most of what a block on `cut` could order, all of which know something
+    /// of the first lane in `order` that can move at all. Rule P1.
+    fn best_informed(&self, cut: &[Tip], order: &[u32], backing: Backing, held_only: bool) -> Vec<u32> {
+        let most = CUT_ADVANCE_MAX;
+        let tip_of = |place: u32| usize::try_from(place).ok().and_then(|at| cut.get(at)).copied().unwrap_or_default();
+        let first = order.iter().find_map(|place| {
+            let tip = self.tip_announced_by(*place, tip_of(*place).seq, most, backing, held_only)?;
+            Some((self.lane(*place)?, tip_of(*place).seq, tip))
+        });
+        let Some((lane, above, tip)) = first else { return self.set.places().collect() };
+        if !lane.is_on_chain(&tip) {
+            return lane.announcers(&tip, self.set.places()).collect();
+        }
+        let knows = |lane: &Lane, place: u32, above: Seq| {
+            let announced = usize::try_from(place).ok().and_then(|at| lane.announced.get(at));
+            announced.map_or(0, |announced| announced.on_chain.above(above)).min(most)
+        };
+        let candidates = self.set.places().filter(|place| knows(lane, *place, above) > 0);
+        let mut ranked: Vec<(u64, u32)> = candidates
+            .map(|place| {
+                let lanes = self.lanes.iter().zip(cut);
+                let all = lanes.map(|(lane, tip)| knows(lane, place, tip.seq));
+                (all.fold(0u64, u64::saturating_add), place)
+            })
+            .collect();
+        ranked.sort_unstable_by(|one, two| two.cmp(one));
+        let (stake, mut sum, mut least) = (backing.stake(&self.set), Stake::ZERO, 0);
+        let enough = ranked.iter().take_while(|(known, place)| {
+            let goes = sum < stake || *known == least;
+            sum = Stake(sum.0.saturating_add(self.set.stake(*place).0));
+            least = *known;
+            goes
+        });
+        enough.map(|(_, place)| *place).collect()
     }
 
     /// As [`Lanes::tip_announced_by`], but announced by validators with `backing` that are all in `knowing`, and those stay in it.
     /// Rule P1.
-    pub fn tip_known_to(
+    fn tip_known_to(
         &self,
         place: u32,
         above: Seq,

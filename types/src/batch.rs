@@ -125,12 +125,17 @@ impl Batch {
         self.0.digest
     }
 
-    /// What its producer signs: epoch, lane (the producer's address), seq, digest.
+    /// What its producer signs.
     pub fn signed_bytes(&self, genesis: &Hash, producer: &Address) -> SignedBytes {
-        let (epoch, seq) = (self.epoch().to_be_bytes(), self.seq().to_be_bytes());
-        let parts: [&[u8]; 4] = [&epoch, producer.as_bytes(), &seq, self.0.digest.as_bytes()];
-        SignedBytes::new(TAG_BATCH, genesis, &parts)
+        signed_bytes(genesis, self.epoch(), producer, &self.tip())
     }
+}
+
+/// What the producer of a batch signs: epoch, lane (the producer's address), seq, digest.
+pub fn signed_bytes(genesis: &Hash, epoch: Epoch, producer: &Address, batch: &Tip) -> SignedBytes {
+    let (epoch, seq) = (epoch.to_be_bytes(), batch.seq.to_be_bytes());
+    let parts: [&[u8]; 4] = [&epoch, producer.as_bytes(), &seq, batch.digest.as_bytes()];
+    SignedBytes::new(TAG_BATCH, genesis, &parts)
 }
 
 impl PartialEq for Batch {

@@ -115,7 +115,7 @@ impl ValidatorSet {
     }
 
     /// The places, in order.
-    pub fn places(&self) -> impl Iterator<Item = u32> + use<> {
+    pub fn places(&self) -> impl Iterator<Item = u32> + Clone + use<> {
         0..u32::try_from(self.len()).unwrap_or(u32::MAX)
     }
 

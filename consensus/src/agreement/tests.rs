@@ -289,6 +289,17 @@ fn contradictions_convict_and_repetitions_do_not() {
     assert_eq!(convictions(&out), [EvidenceKind::DoubleViewChange]);
 }
 
+/// The second names a certificate of the view itself, which ends it here.
+#[test]
+fn a_second_view_change_convicts_also_if_it_ends_its_view() {
+    let mut one = agreement();
+    let mut out = Vec::new();
+    take(&mut one, &tc(3, None));
+    one.on_view_change(&view_change(1, 4, None), &mut out);
+    one.on_view_change(&view_change(1, 4, Some(qc(VoteKind::Prepare, 4, A))), &mut out);
+    assert_eq!((convictions(&out), one.view()), (vec![EvidenceKind::DoubleViewChange], View(5)));
+}
+
 #[test]
 fn a_hidden_commit_convicts_in_either_order() {
     for commit_first in [true, false] {

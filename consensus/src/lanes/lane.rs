@@ -67,6 +67,17 @@ impl Lane {
         *tip == self.ordered || self.chain.get(&tip.seq).is_some_and(|(digest, _)| *digest == tip.digest)
     }
 
+    /// The highest known tip of the chain accepted here, up to `seq`.
+    pub fn tip_at(&self, seq: Seq) -> Option<Tip> {
+        let accepted =
+            self.chain.range(..=seq).next_back().map(|(seq, (digest, _))| Tip { seq: *seq, digest: *digest });
+        let ordered = Some(self.ordered).filter(|ordered| ordered.seq <= seq);
+        match (accepted, ordered) {
+            (Some(accepted), Some(ordered)) if accepted.seq < ordered.seq => Some(ordered),
+            (accepted, ordered) => accepted.or(ordered),
+        }
+    }
+
     /// Those of `places` that announced exactly `tip`, or a tip known here to link to it.
     pub fn announcers(&self, tip: &Tip, places: impl Iterator<Item = u32>) -> impl Iterator<Item = u32> {
         let on_chain = self.is_on_chain(tip);

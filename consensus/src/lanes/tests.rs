@@ -64,6 +64,17 @@ fn rule_d2_one_batch_per_place_ever_and_a_second_convicts() {
 }
 
 #[test]
+fn rule_d2_a_second_batch_convicts_before_its_place_is_reached() {
+    let mut lanes = lanes();
+    let chain = chain(1, 3);
+    let second = batch(1, chain[1].batch.tip(), "y");
+    assert!(matches!(lanes.accept(chain[2].clone()), Accept::Known));
+    assert!(matches!(lanes.accept(chain[2].clone()), Accept::Known));
+    let Accept::Contradicts(digest, _) = lanes.accept(second) else { panic!("a second batch passed") };
+    assert_eq!(digest, chain[2].batch.digest());
+}
+
+#[test]
 fn rule_d5_nobody_runs_further_ahead_than_the_window() {
     let mut lanes = lanes();
     let chain = chain(1, LANE_WINDOW + 1);
@@ -243,6 +254,56 @@ fn rule_p1_lanes_move_as_far_as_one_quorum_knows_them_all() {
     };
     assert_eq!(together(1, 2), (Some(Seq(3)), Some(Seq(1)), vec![0, 1, 2]));
     assert_eq!(together(2, 1), (Some(Seq(3)), None, vec![0, 2, 3]));
+}
+
+/// 3 has the first lane's newest tip and speaks of no other lane; of the honest ones 0 is a batch behind there, as somebody
+/// always is. The highest tip of that lane would leave a quorum with 3 in it, and with that no other lane moves.
+#[test]
+fn rule_p1_who_knows_of_one_lane_only_keeps_no_other_out_of_a_block() {
+    let mut lanes = lanes();
+    let (one, two) = (chain(1, 4), chain(2, 4));
+    for signed in one.iter().chain(&two) {
+        accept(&mut lanes, signed);
+    }
+    let tip = |chain: &[SignedBatch], seq: usize| chain[..seq].last().map_or(Tip::START, |signed| signed.batch.tip());
+    for (place, of_one, of_two) in [(0, 2, 4), (1, 4, 4), (2, 3, 3), (3, 4, 0)] {
+        lanes.announce(place, &[Tip::START, tip(&one, of_one), tip(&two, of_two), Tip::START]);
+    }
+    let cut = [Tip::START; 4];
+    let moved: Vec<Seq> =
+        lanes.advance(&cut, &[0, 1, 2, 3], Backing::Quorum, false).iter().map(|tip| tip.seq).collect();
+    assert_eq!(moved, [Seq(0), Seq(2), Seq(3), Seq(0)]);
+    // A tip that is not here is known to those who announced just that.
+    let far = batch(1, tip(&one, 4), "far");
+    for place in [1, 2, 3] {
+        lanes.announce(place, &[Tip::START, far.batch.tip(), Tip::START, Tip::START]);
+    }
+    assert_eq!(lanes.best_informed(&cut, &[1, 2], Backing::Quorum, false), [1, 2, 3]);
+    assert_eq!(lanes.best_informed(&cut, &[2, 1], Backing::Quorum, false), [1, 2, 0]);
+}
+
+/// Tips not held count as themselves: the highest that enough stake announced, whoever else announces what.
+#[test]
+fn rule_d4_of_tips_not_held_the_highest_with_enough_stake_counts() {
+    let mut lanes = lanes();
+    let tip = |seq: u64, name: &str| Tip { seq: Seq(seq), digest: Hash::of(name.as_bytes()) };
+    let announced = [(0, tip(5, "a")), (1, tip(5, "a")), (1, tip(6, "b")), (2, tip(6, "b")), (3, tip(7, "c"))];
+    for (place, tip) in announced {
+        lanes.announce(place, &[Tip::START, tip, Tip::START, Tip::START]);
+    }
+    let found = |lanes: &Lanes, backing, most| lanes.tip_announced_by(1, Seq(0), most, backing, false);
+    assert_eq!(found(&lanes, Backing::WeakQuorum, 64), Some(tip(6, "b")));
+    assert_eq!(found(&lanes, Backing::WeakQuorum, 5), Some(tip(5, "a")));
+    assert_eq!(found(&lanes, Backing::Quorum, 64), None);
+    // Said twice by one is said once.
+    for again in [tip(8, "d"), tip(7, "c"), tip(8, "d")] {
+        lanes.announce(3, &[Tip::START, again, Tip::START, Tip::START]);
+    }
+    assert_eq!(found(&lanes, Backing::WeakQuorum, 64), Some(tip(6, "b")));
+    for place in [0, 2] {
+        lanes.announce(place, &[Tip::START, tip(6, "b"), Tip::START, Tip::START]);
+    }
+    assert_eq!(found(&lanes, Backing::Quorum, 64), Some(tip(6, "b")));
 }
 
 #[test]

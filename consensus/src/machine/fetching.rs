@@ -2,7 +2,10 @@
 //!
 //! Every turn says anew what it needs; asking is spread over sources, repeated with back-off, and bounded.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use tally_types::{Address, Batch, Certificate, Hash, Header, Height, Seq, Tip};
 
@@ -24,18 +27,65 @@ const RANGE_PATIENCE_MAX_MS: u64 = 10_000;
 
 /// Something missing, and who should have it.
 #[derive(Clone, Debug)]
-pub(super) enum Need {
+pub(super) struct Need {
+    pub what: Wanted,
+    /// Who said that they have it.
+    pub holders: Vec<Address>,
+    /// Who else may have it.
+    pub others: Vec<Address>,
+}
+
+/// What is missing.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Wanted {
     /// A header by hash.
-    Header { hash: Hash, sources: Vec<Address> },
+    Header(Hash),
     /// A batch by digest, with its ancestors down to, not including, `above`.
-    Batches { tip: Tip, above: Seq, sources: Vec<Address> },
+    Batches { tip: Tip, above: Seq },
 }
 
 #[derive(Debug)]
 struct Asking {
+    is_header: bool,
     ask_at_ms: u64,
     interval_ms: u64,
-    tries: usize,
+    /// Who was asked in this round.
+    asked: BTreeSet<Address>,
+    /// How many are asked next, at once.
+    next: usize,
+}
+
+impl Asking {
+    /// Whom `me` asks next: first those who said that they have it, in an order that differs from thing to thing and from one who
+    /// asks to the next, and each time twice as many. Liars may be the first, the more of them there are the likelier, and must
+    /// not hold up everybody for long. When all were asked it begins anew, slower.
+    fn sources(&mut self, hash: &Hash, need: &Need, me: Option<Address>, resend_ms: u64) -> Vec<Address> {
+        let own = me.unwrap_or(Address([0; 32]));
+        let rank = |source: &Address| Hash::of(&[&hash.0[..], own.as_bytes(), source.as_bytes()].concat());
+        let untried = |asked: &BTreeSet<Address>| {
+            let mut sources: Vec<(bool, Hash, Address)> = Vec::new();
+            for (other, list) in [(false, &need.holders), (true, &need.others)] {
+                let new = list.iter().filter(|source| Some(**source) != me && !asked.contains(source));
+                sources.extend(new.map(|source| (other, rank(source), *source)));
+            }
+            sources.sort_unstable();
+            let mut seen = BTreeSet::new();
+            sources.retain(|(_, _, source)| seen.insert(*source));
+            sources
+        };
+        let mut sources = untried(&self.asked);
+        if sources.is_empty() {
+            self.asked.clear();
+            self.next = 1;
+            self.interval_ms = self.interval_ms.saturating_mul(2).min(resend_ms.saturating_mul(8));
+            sources = untried(&self.asked);
+        }
+        sources.truncate(self.next);
+        self.next = self.next.saturating_mul(2);
+        let sources: Vec<Address> = sources.into_iter().map(|(_, _, source)| source).collect();
+        self.asked.extend(&sources);
+        sources
+    }
 }
 
 /// See the module.
@@ -56,6 +106,8 @@ pub(super) struct Fetching {
     payload_gap: Option<(Height, u64)>,
     /// Who was asked for a range of blocks, and when. An answer is taken however late it comes: it proves itself.
     asked: BTreeMap<Address, u64>,
+    /// Who was asked last.
+    asked_last: Option<Address>,
     /// How long the last one asked may take before another is asked as well; it doubles up to [`RANGE_PATIENCE_MAX_MS`].
     patience_ms: u64,
     ask_range_at_ms: u64,
@@ -89,39 +141,39 @@ impl Machine {
             self.fetching.lacking = self.lanes.lacking();
         }
         for Lacking { place, announced, missing: tip, above } in self.fetching.lacking.clone() {
-            let sources = self.addresses(self.lanes.announcers(place, &announced));
-            self.fetching.needs.entry(tip.digest).or_insert(Need::Batches { tip, above, sources });
+            let what = Wanted::Batches { tip, above };
+            let holders = self.addresses(self.lanes.announcers(place, &announced));
+            self.fetching.needs.entry(tip.digest).or_insert(Need { what, holders, others: Vec::new() });
         }
         let now = self.now.mono_ms;
+        let (me, resend_ms) = (self.config.me, self.config.resend_ms);
         let needs = std::mem::take(&mut self.fetching.needs);
-        self.fetching.asking.retain(|hash, _| needs.contains_key(hash));
+        let asking = &mut self.fetching.asking;
+        asking.retain(|hash, _| needs.contains_key(hash));
+        let headers = asking.values().filter(|asking| asking.is_header).count();
+        let mut open = [asking.len().saturating_sub(headers), headers];
         for (hash, need) in &needs {
-            if !self.fetching.asking.contains_key(hash) {
-                if self.fetching.asking.len() >= WANTS_MAX {
+            let is_header = matches!(need.what, Wanted::Header(_));
+            if !asking.contains_key(hash) {
+                let [batches, headers] = &mut open;
+                let open = if is_header { headers } else { batches };
+                if *open >= WANTS_MAX {
                     continue;
                 }
-                let patience = if matches!(need, Need::Header { .. }) { 0 } else { BATCH_PATIENCE_MS };
-                let interval_ms = self.config.resend_ms;
-                let asking = Asking { ask_at_ms: now.saturating_add(patience), interval_ms, tries: 0 };
-                self.fetching.asking.insert(*hash, asking);
+                *open = open.saturating_add(1);
+                let patience = if is_header { 0 } else { BATCH_PATIENCE_MS };
+                let ask_at_ms = now.saturating_add(patience);
+                let new = Asking { is_header, ask_at_ms, interval_ms: resend_ms, asked: BTreeSet::new(), next: 1 };
+                asking.insert(*hash, new);
             }
-            let Some(asking) = self.fetching.asking.get_mut(hash).filter(|asking| asking.ask_at_ms <= now) else {
-                continue;
+            let Some(asking) = asking.get_mut(hash).filter(|asking| asking.ask_at_ms <= now) else { continue };
+            let fetch = match need.what {
+                Wanted::Header(hash) => Fetch::Headers(vec![hash]),
+                Wanted::Batches { tip, above } => Fetch::Batches(vec![(tip, above)]),
             };
-            let (Need::Header { sources, .. } | Need::Batches { sources, .. }) = need;
-            // Sources take turns; the first is the likeliest to answer.
-            let source = asking.tries.checked_rem(sources.len()).and_then(|turn| sources.get(turn)).copied();
-            asking.tries = asking.tries.saturating_add(1);
+            let sources = asking.sources(hash, need, me, resend_ms);
+            out.extend(sources.into_iter().map(|source| Action::Ask(source, fetch.clone())));
             asking.ask_at_ms = now.saturating_add(asking.interval_ms);
-            asking.interval_ms = asking.interval_ms.saturating_mul(2).min(self.config.resend_ms.saturating_mul(8));
-            let Some(source) = source else { continue };
-            out.push(Action::Ask(
-                source,
-                match need {
-                    Need::Header { hash, .. } => Fetch::Headers(vec![*hash]),
-                    Need::Batches { tip, above, .. } => Fetch::Batches(vec![(*tip, *above)]),
-                },
-            ));
         }
         self.fetching.needs = needs;
         self.fetch_range(out);
@@ -188,9 +240,17 @@ impl Machine {
         if now < self.fetching.ask_range_at_ms {
             return;
         }
+        if let Some(late) = self.fetching.asked_last.take().filter(|last| self.fetching.asked.contains_key(last)) {
+            self.note_failure(late);
+        }
+        // Those who kept this replica waiting in vain come after those who did not: liars cost their wait once.
+        let failures = |address: &Address| self.peers.get(address).map_or(0, |peer| peer.ranges_failed);
+        let fewest = ahead.iter().map(failures).min().unwrap_or_default();
+        let ahead: Vec<Address> = ahead.iter().filter(|address| failures(address) == fewest).copied().collect();
         self.fetching.turn = self.fetching.turn.wrapping_add(1);
         let chosen = self.fetching.turn.checked_rem(ahead.len()).and_then(|turn| ahead.get(turn)).copied();
         let Some(chosen) = chosen else { return };
+        self.fetching.asked_last = Some(chosen);
         let least = self.config.resend_ms.saturating_mul(4).max(RANGE_PATIENCE_MIN_MS);
         self.fetching.patience_ms =
             self.fetching.patience_ms.saturating_mul(2).clamp(least, RANGE_PATIENCE_MAX_MS.max(least));
@@ -199,7 +259,14 @@ impl Machine {
         out.push(Action::Ask(chosen, Fetch::Blocks { from, to: from.plus(FETCH_BLOCKS) }));
     }
 
+    fn note_failure(&mut self, peer: Address) {
+        if let Some(peer) = self.peers.get_mut(&peer) {
+            peer.ranges_failed = peer.ranges_failed.saturating_add(1);
+        }
+    }
+
     fn disbelieve(&mut self, peer: Address) {
+        self.note_failure(peer);
         if let Some(peer) = self.peers.get_mut(&peer) {
             peer.final_height = Height::ZERO;
             peer.far_ahead = false;
@@ -256,6 +323,9 @@ impl Machine {
             return;
         };
         self.fetching.patience_ms = 0;
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.ranges_failed = 0;
+        }
         for block in above.iter().take(usable) {
             for batch in &block.batches {
                 self.keep_batch(batch, out);

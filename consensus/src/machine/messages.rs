@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use tally_types::{Address, Certificate, Epoch, Have, Proposal, SignedBatch, View};
+use tally_types::{
+    Address, Certificate, Epoch, Have, Proposal, SignedBatch, Tip, View, batch::signed_bytes as batch_signed_bytes,
+};
 
 use super::{Machine, Peer};
 use crate::{
@@ -173,8 +175,8 @@ impl Machine {
             Accept::Contradicts(digest, signature) => {
                 let Some(member) = self.agreement.set().get(lane) else { return };
                 let genesis = &self.config.genesis_hash;
-                let first = self.lanes.held(&digest).map(|batch| batch.signed_bytes(genesis, &member.address));
-                let Some(first) = first else { return out.push(Action::Dropped(Reject::DoubleBatch)) };
+                // The first one's content may be gone by now; its digest is all that was signed.
+                let first = batch_signed_bytes(genesis, epoch, &member.address, &Tip { seq, digest });
                 out.push(Action::Evidence(Box::new(Evidence {
                     validator: member.address,
                     kind: EvidenceKind::DoubleBatch,

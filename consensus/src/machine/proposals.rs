@@ -7,7 +7,10 @@ use tally_types::{
     header::{Executed, HeaderFields},
 };
 
-use super::{Machine, fetching::Need};
+use super::{
+    Machine,
+    fetching::{Need, Wanted},
+};
 use crate::{
     chain::{Block, Path},
     config::{BLOCK_BATCHES_MAX, CUT_ADVANCE_MAX},
@@ -244,11 +247,12 @@ impl Machine {
                 Ok(batches) => lanes.push(batches),
                 Err(Missing::Batch(tip)) => {
                     whole = false;
-                    let mut sources = self.addresses(self.lanes.announcers(place, &tip));
-                    sources.extend(self.addresses([header.proposer, place]));
+                    let what = Wanted::Batches { tip, above: from.seq };
+                    let holders = self.addresses(self.lanes.announcers(place, &tip));
+                    let mut others = self.addresses([header.proposer, place]);
                     // Those of the last epoch serve on: whoever is heard may have it.
-                    sources.extend(self.peers.keys().filter(|peer| Some(**peer) != self.config.me));
-                    self.fetching.needs.insert(tip.digest, Need::Batches { tip, above: from.seq, sources });
+                    others.extend(self.peers.keys());
+                    self.fetching.needs.insert(tip.digest, Need { what, holders, others });
                 }
                 Err(Missing::Misfit) => return None,
             }
@@ -263,7 +267,7 @@ impl Machine {
 
     /// Rule S0: a header that a certificate names is fetched from the certificate's signers.
     pub(super) fn need_header(&mut self, hash: Hash, certificate: Option<&Arc<Certificate>>) {
-        let sources = match certificate {
+        let holders = match certificate {
             Some(certificate) => {
                 let named = if certificate.kind == VoteKind::ViewChange {
                     certificate.highest.as_ref().unwrap_or(certificate)
@@ -274,7 +278,8 @@ impl Machine {
             }
             None => self.addresses(self.agreement.set().places()),
         };
-        self.fetching.needs.insert(hash, Need::Header { hash, sources });
+        let what = Wanted::Header(hash);
+        self.fetching.needs.insert(hash, Need { what, holders, others: Vec::new() });
     }
 
     // Proposing.
@@ -406,30 +411,22 @@ impl Machine {
     }
 
     /// The cut a child of `parent` may have by what `backing` announced, and whether it moves.
-    ///
-    /// It moves as far as the same validators announced all of it. If each lane had a quorum of its own, few might know the tips
-    /// of all lanes, and the others wait: rule D4 vouches for a block as a whole.
     fn next_cut(&self, parent: &Block, executed: Executed, backing: Backing, held_only: bool) -> (Vec<Tip>, bool) {
-        let set = self.agreement.set();
-        let mut cut = parent.cut_for(self.agreement.epoch(), set.len());
+        let (epoch, set) = (self.agreement.epoch(), self.agreement.set());
+        let cut = parent.cut_for(epoch, set.len());
         if !self.may_move(parent, executed) {
             return (cut, false);
         }
-        let mut left = BLOCK_BATCHES_MAX;
-        // Lanes take turns to be first, so that the bound on a block starves none.
+        // The lane that has waited longest comes first: whoever knows of which lanes, and whoever leads when, none is left out for
+        // long. Those that have waited alike take turns.
         let count = u64::try_from(set.len()).unwrap_or(u64::MAX);
         let first = usize::try_from(parent.height.0.checked_rem(count).unwrap_or_default()).unwrap_or_default();
-        let places: Vec<u32> = set.places().collect();
-        let mut knowing = places.clone();
-        for place in places.iter().cycle().skip(first).take(places.len()) {
-            let Some(tip) = usize::try_from(*place).ok().and_then(|at| cut.get_mut(at)) else { continue };
-            let most = CUT_ADVANCE_MAX.min(left);
-            if let Some(next) = self.lanes.tip_known_to(*place, tip.seq, most, backing, held_only, &mut knowing) {
-                left = left.saturating_sub(next.seq.above(tip.seq));
-                *tip = next;
-            }
-        }
-        (cut, left < BLOCK_BATCHES_MAX)
+        let moved = self.chain.lanes_moved(parent, epoch, set.len());
+        let mut order: Vec<u32> = set.places().cycle().skip(first).take(set.len()).collect();
+        order.sort_by_key(|place| usize::try_from(*place).ok().and_then(|at| moved.get(at)).copied());
+        let next = self.lanes.advance(&cut, &order, backing, held_only);
+        let moves = next != cut;
+        (next, moves)
     }
 
     /// Rule P1: the highest height that a quorum announced executed, at most this replica's own; else the parent's.

@@ -492,6 +492,30 @@ fn rule_d1_a_validator_that_stays_behind_is_streamed_to_again() {
     assert_eq!(again, [(Address([leader as u8 + 1; 32]), Message::Batch(signed))]);
 }
 
+/// What a producer signs of a batch is its digest: its content may have gone by the time a second one comes.
+#[test]
+fn rule_d2_a_second_batch_convicts_when_the_first_is_executed_and_gone() {
+    let (mut machine, leader) = follower();
+    let from = Address([leader as u8 + 1; 32]);
+    let signed = |content: &'static [u8], signature: u8| {
+        let batch = Batch::new(Epoch(0), leader, Tip::START, vec![Bytes::from_static(content)]);
+        tally_types::SignedBatch { batch, signature: Signature([signature; 64]) }
+    };
+    let (first, second) = (signed(b"one", 1), signed(b"two", 2));
+    let mut out = Vec::new();
+    machine.handle(NOW, Event::Message { from, message: Message::Batch(first.clone()) }, &mut out);
+    machine.lanes.release(&[first.batch.digest()]);
+    assert!(!machine.holds(&first.batch.digest()));
+    out.clear();
+    machine.handle(NOW, Event::Message { from, message: Message::Batch(second.clone()) }, &mut out);
+    let evidence = out.iter().find_map(|action| if let Action::Evidence(found) = action { Some(found) } else { None });
+    let evidence = evidence.expect("it convicts");
+    for (half, signed) in [(&evidence.first, &first), (&evidence.second, &second)] {
+        assert_eq!(half.0, signed.batch.signed_bytes(&machine.config.genesis_hash, &from));
+        assert_eq!(half.1, signed.signature);
+    }
+}
+
 fn committed(header: &HeaderFields) -> Arc<Certificate> {
     let mut commit = (*prepared(header.view.0, Header::new(header.clone()).hash())).clone();
     (commit.kind, commit.epoch) = (VoteKind::Commit, header.epoch);
@@ -618,4 +642,38 @@ fn rule_p1_right_after_a_failed_view_a_leader_moves_no_lane_that_only_a_weak_quo
         assert_eq!(proposed[0].view, view);
         assert_eq!(proposed[0].cut == tips, !failed);
     }
+}
+
+/// 1 shows its lane to two others only, block after block, and says nothing of lane 2. Whoever leads when: the lane that has
+/// waited is the one that goes first.
+#[test]
+fn rule_p1_the_lane_that_has_waited_longest_comes_first() {
+    let probe = config(0);
+    let leader = |view: u64| probe.genesis_validators.leader(&probe.genesis_hash, Epoch(0), View(view));
+    let view = (1..).find(|view| leader(view + 1) != 1).unwrap();
+    let me = leader(view + 1);
+    let (mut machine, mut header, _) = first_block(me, 1000);
+    (header.view, header.proposer) = (View(view), leader(view));
+    let first = Header::new(header.clone());
+    machine.replay(Record::Header(first), &mut Vec::new()).unwrap();
+    machine.replay(Record::Certificate(committed(&header)), &mut Vec::new()).unwrap();
+    machine.resume(NOW, &mut Vec::new());
+    let tip = |seq: u64, name: &[u8]| Tip { seq: tally_types::Seq(seq), digest: Hash::of(name) };
+    let (fed, waits) = (tip(4, b"lane 1"), tip(1, b"lane 2"));
+    let honest: Vec<u32> = (0..4).filter(|place| *place != 1).collect();
+    let left_out = honest.iter().rev().find(|place| **place != me).copied().unwrap();
+    let mut out = Vec::new();
+    for place in 0..4 {
+        let mut tips = header.cut.clone();
+        if place != left_out {
+            tips[1] = fed;
+        }
+        if place != 1 {
+            tips[2] = waits;
+        }
+        machine.handle(NOW, have(place, 1, tips), &mut out);
+    }
+    machine.handle(later(100), Event::Tick, &mut out);
+    let proposed = proposals(&out);
+    assert_eq!((proposed[0].height, proposed[0].cut[2]), (Height(2), waits));
 }

@@ -135,3 +135,78 @@ fn rule_s2_a_replica_does_not_ask_itself_for_blocks() {
     machine.handle(later(3000), Event::Tick, &mut out);
     assert!(out.iter().any(|action| matches!(action, Action::Ask(asked, Fetch::Blocks { .. }) if *asked == from)));
 }
+
+/// Those asked, in the order of asking, when nobody answers, at each of `times`.
+fn asked_for_header(machine: &mut Machine, hash: Hash, times: &[u64]) -> Vec<Vec<Address>> {
+    let mut asked = Vec::new();
+    for (at, ms) in times.iter().enumerate() {
+        let mut out = Vec::new();
+        if at == 0 {
+            let mut entry = (*prepared(1, hash)).clone();
+            let last = CertificateSignature { signer: 3, ..entry.signatures[0] };
+            entry.signatures.push(last);
+            let message = Message::Certificates { entry: Some(Arc::new(entry)), highest_commit: None };
+            machine.handle(later(*ms), Event::Message { from: Address([1; 32]), message }, &mut out);
+        }
+        machine.handle(later(*ms), Event::Tick, &mut out);
+        let to = |action: &Action| match action {
+            Action::Ask(to, Fetch::Headers(hashes)) if *hashes == [hash] => Some(*to),
+            _ => None,
+        };
+        asked.push(out.iter().filter_map(to).collect());
+    }
+    asked
+}
+
+/// Liars may be the first asked. They must not be the first for everybody, nor cost a wait each.
+#[test]
+fn what_is_missing_is_asked_of_twice_as_many_each_time_in_an_order_of_its_own() {
+    let mut first_asked = std::collections::BTreeSet::new();
+    for name in 0..32u8 {
+        let (mut machine, _) = follower();
+        let me = machine.config.me.unwrap();
+        let resend = machine.config.resend_ms;
+        let times = [0, resend - 1, resend, 2 * resend, 4 * resend - 1, 4 * resend];
+        let mut asked = asked_for_header(&mut machine, Hash::of(&[name]), &times);
+        let again = asked.split_off(3);
+        assert_eq!(asked.iter().map(Vec::len).collect::<Vec<_>>(), [1, 0, 2]);
+        let mut all = asked.concat();
+        first_asked.insert(all[0]);
+        // Everybody who signed, but itself; then all of it again, slower.
+        assert_eq!(again.iter().map(Vec::len).collect::<Vec<_>>(), [1, 0, 2]);
+        assert_eq!(again.concat(), all);
+        all.sort_unstable();
+        let others: Vec<Address> = (1..=4).map(|name| Address([name; 32])).filter(|other| *other != me).collect();
+        assert_eq!(all, others);
+    }
+    assert_eq!(first_asked.len(), 3);
+}
+
+/// A peer that is silent, and would be asked again in its turn, comes after those who answered.
+#[test]
+fn rule_s2_who_gave_no_blocks_in_time_is_asked_after_those_who_did() {
+    let (mut machine, header, batches) = first_block(0, 1000);
+    machine.resume(NOW, &mut Vec::new());
+    let block = FetchedBlock { header: Header::new(header.clone()), batches, commit: Some(committed(&header)) };
+    let mut out = Vec::new();
+    for place in 1..4u32 {
+        let from = Address([place as u8 + 1; 32]);
+        let message = have_at(place, 1, vec![Tip::START; 4], Height(90));
+        machine.handle(NOW, Event::Message { from, message }, &mut out);
+    }
+    let mut asked = Vec::new();
+    for round in 0u64.. {
+        let now = later(100 * round);
+        machine.handle(now, Event::Tick, &mut out);
+        let to = |action: &Action| if let Action::Ask(to, Fetch::Blocks { .. }) = action { Some(*to) } else { None };
+        asked.extend(out.drain(..).filter_map(|action| to(&action)));
+        // The second asked has what the first kept back.
+        if asked.len() == 2 && machine.chain.tip_height() == Height(0) {
+            machine.handle(now, Event::Blocks { from: asked[1], blocks: vec![block.clone()] }, &mut out);
+        }
+        if asked.len() >= 4 {
+            break;
+        }
+    }
+    assert!(!asked[1..4].contains(&asked[0]), "{asked:?}");
+}
