@@ -247,4 +247,10 @@ pub struct Kept {
     pub lower_commits: usize,
     /// Blocks known to be whole.
     pub whole: usize,
+    /// Final blocks that wait for their payload or for execution.
+    pub unexecuted: usize,
+    /// Blocks given out for execution whose batches are kept.
+    pub unreleased: usize,
+    /// Results of execution that headers may still name.
+    pub results: usize,
 }

@@ -14,7 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use tally_consensus::{Action, Event, Machine, Now, Record, Voting};
+use tally_consensus::{Action, Event, Machine, Now, Voting};
 use tally_types::{Hash, UnixMillis};
 use thiserror::Error;
 use tokio::{
@@ -28,7 +28,8 @@ use crate::{
     executor::Job,
     peers::{Input, Peers},
     signing::Signer,
-    store::journal::{self, Journal, JournalError},
+    store::journal::{Journal, JournalError},
+    turn::{self, Durable},
 };
 
 /// Inputs of each kind taken into one turn: enough to share a sync, few enough to keep votes quick.
@@ -201,53 +202,20 @@ impl Driver {
         actions: &mut Vec<Action>,
         own: &mut Vec<tally_consensus::Message>,
     ) -> Result<(), DriverError> {
-        let records: Vec<&Record> = actions
-            .iter()
-            .filter_map(|action| match action {
-                Action::Persist(record) => Some(record),
-                _ => None,
-            })
-            .collect();
-        if !records.is_empty() {
-            let executed = self.write(&records)?;
-            if let Some(height) = executed {
-                self.durable.store(height, Ordering::Release);
-            }
+        let Durable { actions, batches, executed } = turn::make_durable(&mut self.journal, std::mem::take(actions))?;
+        self.positions.extend(batches.into_iter().map(|(digest, position)| (digest, position.to_u64())));
+        if let Some(height) = executed {
+            self.durable.store(height.0, Ordering::Release);
         }
-        for action in actions.drain(..) {
+        for action in actions {
             self.act(action, own)?;
         }
         Ok(())
     }
 
-    /// One group, one sync; an overfull turn takes several. Returns the highest execution among the records.
-    fn write(&mut self, records: &[&Record]) -> Result<Option<u64>, DriverError> {
-        let mut executed = None;
-        for record in records {
-            let raw = journal::Record { kind: record.kind(), vital: record.vital(), bytes: record.encode() };
-            let positions = match self.journal.append(std::slice::from_ref(&raw)) {
-                Err(JournalError::GroupFull { .. }) => {
-                    self.journal.sync()?;
-                    self.journal.append(std::slice::from_ref(&raw))?
-                }
-                other => other?,
-            };
-            match record {
-                Record::Accepted(batch, _) | Record::Sealed(batch) | Record::Stored(batch) => {
-                    if let Some(position) = positions.first() {
-                        self.positions.insert(batch.digest(), position.to_u64());
-                    }
-                }
-                Record::Executed(result) => executed = Some(result.height.0),
-                _ => {}
-            }
-        }
-        self.journal.sync()?;
-        Ok(executed)
-    }
-
     fn act(&mut self, action: Action, own: &mut Vec<tally_consensus::Message>) -> Result<(), DriverError> {
         match action {
+            // It is on disk already.
             Action::Persist(_) => {}
             Action::Sign(unsigned) => {
                 let message = self.signer.sign(unsigned);

@@ -23,3 +23,4 @@ pub mod run;
 pub mod signatures;
 pub mod signing;
 pub mod store;
+pub mod turn;

@@ -21,9 +21,10 @@ use crate::{
         disk::RealDisk,
         home::Home,
         index::Index,
-        journal::{self, Journal, JournalConfig, OpenError, Recovered},
+        journal::{Journal, JournalConfig, OpenError, Recovered},
         snapshot::Snapshots,
     },
+    turn,
 };
 
 /// The genesis file of a home.
@@ -198,7 +199,7 @@ fn note_observing(path: &Path, genesis: [u8; 32]) -> Result<(), NodeError> {
         OpenError::Replay(error) => error,
     })?;
     let record = Record::Observing(None);
-    journal.append(&[journal::Record { kind: record.kind(), vital: record.vital(), bytes: record.encode() }])?;
+    journal.append(&[turn::raw(&record)])?;
     Ok(journal.sync()?)
 }
 

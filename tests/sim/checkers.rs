@@ -2,12 +2,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use tally_consensus::{Alarm, Evidence, EvidenceKind, Kept, Message, Order, Reject, Unsigned};
+use tally_consensus::{Alarm, Evidence, Kept, Message, Order, Reject, Unsigned};
 use tally_ledger::{BlockInput, Discard, ExecutedTransaction, LaneInput};
-use tally_types::{
-    Address, Epoch, Genesis, Hash, Header, Height, Nonce, UnixMillis, VoteKind, header::Executed,
-    signature::SignatureCheck,
-};
+use tally_types::{Address, Epoch, Genesis, Hash, Header, Height, Nonce, UnixMillis, VoteKind, header::Executed};
 
 use crate::{marks::Mark, world::World};
 
@@ -29,6 +26,8 @@ pub enum Violation {
     NeverAdmitted,
     /// Two transactions of one sender ran with one nonce.
     NonceTwice,
+    /// A transaction ran with a nonce outside its sender's window.
+    NonceOutside,
     /// A transaction ran in a block later than it allows.
     Expired,
     /// A final block is no later than its parent.
@@ -43,6 +42,8 @@ pub enum Violation {
     Unexplained,
     /// Evidence against an honest validator, or that proves nothing.
     BadEvidence,
+    /// Somebody contradicted himself to a node that had both in hand, and is not convicted.
+    Unconvicted,
     /// An alarm that no faulty leader explains.
     Alarm,
     /// More is kept than the bounds allow.
@@ -217,19 +218,25 @@ impl World {
     fn check_discarded(&mut self, node: usize, header: &Header, id: &Hash, discard: &Discard) {
         self.clients.pending.remove(id);
         self.marks.hit(Mark::Discarded);
-        let Some(promise) = self.clients.admitted.get(id) else {
+        let Some(promise) = self.clients.admitted.get(id).copied() else {
             return self.violate(Violation::NeverAdmitted, format!("{node} discards {id:?}"));
         };
+        let disturbed = self.is_disturbed(&promise.sender);
         let explained = match discard {
             Discard::Expired { .. } => promise.expire_time < header.time,
             // By itself or by another one; or the window has passed it, and with it whatever has used it.
-            Discard::NonceInUse { .. } => self.checkers.nonces.contains_key(&(promise.sender, promise.nonce)),
+            Discard::NonceInUse { .. } => {
+                disturbed && self.checkers.nonces.contains_key(&(promise.sender, promise.nonce))
+            }
             Discard::NonceTooLow { .. } => {
                 let highest = self.checkers.highest_nonces.get(&promise.sender);
-                highest.is_some_and(|highest| highest.0 >= promise.nonce.0 + NONCE_WINDOW)
+                disturbed && highest.is_some_and(|highest| highest.0 >= promise.nonce.0 + NONCE_WINDOW)
             }
             // Ordered before those below it.
-            Discard::NonceTooHigh { .. } => promise.nonce.0 > NONCE_WINDOW,
+            Discard::NonceTooHigh { .. } => disturbed && promise.nonce.0 > NONCE_WINDOW,
+            // Somebody took what no ledger admits.
+            Discard::FeeTooLow { needed, .. } => disturbed && promise.max_fee < *needed,
+            Discard::ExpiryTooFar { latest_allowed, .. } => disturbed && promise.expire_time > *latest_allowed,
             _ => false,
         };
         if !explained {
@@ -241,6 +248,7 @@ impl World {
         let (id, place) = (done.receipt.tx_id, (header.height, done.receipt.index));
         let body = done.transaction.body();
         self.clients.pending.remove(&id);
+        let is_first = !self.checkers.executed.contains_key(&id);
         let known = *self.checkers.executed.entry(id).or_insert(place);
         if known != place {
             self.violate(Violation::RanTwice, format!("{node} executes {id:?} at {place:?} and at {known:?}"));
@@ -250,42 +258,17 @@ impl World {
         }
         let used_by = *self.checkers.nonces.entry((body.sender, body.nonce)).or_insert(id);
         let highest = self.checkers.highest_nonces.entry(body.sender).or_default();
+        let far = body.nonce.0 > highest.0 + NONCE_WINDOW || body.nonce.0 + NONCE_WINDOW <= highest.0;
         *highest = body.nonce.max(*highest);
+        if far && is_first {
+            self.violate(Violation::NonceOutside, format!("{node} executes {id:?} with {:?}", body.nonce));
+        }
         if used_by != id {
             self.violate(Violation::NonceTwice, format!("{node} executes {id:?} with the nonce of {used_by:?}"));
         }
         if body.expire_time < header.time {
             self.violate(Violation::Expired, format!("{node} executes {id:?} at {:?}", header.time));
         }
-    }
-
-    /// Evidence convicts faulty validators only, and anybody can check it.
-    pub fn check_evidence(&mut self, node: usize, evidence: Evidence) {
-        if !self.nodes[node].correct {
-            return;
-        }
-        self.note(node as u64 ^ 0xe0, || format!("{node} convicts {evidence:?}"));
-        self.marks.hit(match evidence.kind {
-            EvidenceKind::DoubleProposal => Mark::DoubleProposal,
-            EvidenceKind::DoublePrepare => Mark::DoublePrepare,
-            EvidenceKind::DoubleCommit => Mark::DoubleCommit,
-            EvidenceKind::DoubleViewChange => Mark::DoubleViewChange,
-            EvidenceKind::HiddenCommit => Mark::HiddenCommit,
-            EvidenceKind::DoubleBatch => Mark::DoubleBatch,
-        });
-        let culprit = self.index(&evidence.validator);
-        let excused = self.nodes[culprit].excused_up_to.is_some_and(|epoch| evidence.epoch <= epoch);
-        if self.nodes[culprit].honest && !excused {
-            self.violate(Violation::BadEvidence, format!("{node} convicts {culprit}, who is honest: {evidence:?}"));
-        }
-        let key = self.nodes[culprit].signer.key;
-        let holds = [&evidence.first, &evidence.second].into_iter().all(|(bytes, signature)| {
-            self.keys.holds(&SignatureCheck { key, bytes: bytes.clone(), signature: *signature })
-        });
-        if !holds || evidence.first.0 == evidence.second.0 {
-            self.violate(Violation::BadEvidence, format!("{node} has evidence that proves nothing: {evidence:?}"));
-        }
-        self.checkers.evidence.push((node, evidence));
     }
 
     /// Other roots are alarming; they are explained by a Byzantine leader only. A payload that does not fit never is.
@@ -310,25 +293,45 @@ impl World {
         let kept = machine.kept();
         let status = machine.status();
         let waiting = status.waiting_bytes;
-        // PREPAREs of 17 views, COMMITs of 16, two VIEW-CHANGEs per signer: rule V5. Batches: four windows per lane, and
-        // those of final blocks that wait for execution or for a certified root.
-        let unreleased = 64 + 128 + status.final_height.0.saturating_sub(status.executed.0) as usize;
+        // What a header that is final and executed here names is certified: what lies below has gone. Above there are the blocks
+        // executed and those given out.
+        let last = (status.executed.0 as usize).checked_sub(1).and_then(|at| self.nodes[node].blocks.get(at));
+        let certified = last.map_or(0, |(order, _)| order.header.executed.height.0);
+        let uncertified = status.executed.0.saturating_sub(certified) as usize + 1;
+        let unexecuted = status.final_height.0.saturating_sub(status.executed.0) as usize;
+        // PREPAREs of 17 views, COMMITs of 16, two VIEW-CHANGEs per signer: rule V5. Batches: four windows per lane, and those of
+        // final blocks.
         let bounds = Kept {
             votes: n * 35,
             open_headers: 1024 + 64,
-            batches: n * (4 * 64 + 8) + unreleased * 128,
+            batches: n * (4 * 64 + 8 + unexecuted),
             early_batches: n * 8,
-            requests: 256,
+            requests: 512,
             lower_commits: 8,
             whole: 1024 + 64,
+            unexecuted,
+            unreleased: uncertified + unexecuted.min(64),
+            results: uncertified,
         };
         let numbers = |kept: Kept| {
-            let Kept { votes, open_headers, batches, early_batches, requests, lower_commits, whole } = kept;
-            [votes, open_headers, batches, early_batches, requests, lower_commits, whole]
+            let Kept { votes, open_headers, batches, early_batches, requests, lower_commits, whole, .. } = kept;
+            let Kept { unexecuted, unreleased, results, .. } = kept;
+            [
+                votes,
+                open_headers,
+                batches,
+                early_batches,
+                requests,
+                lower_commits,
+                whole,
+                unexecuted,
+                unreleased,
+                results,
+            ]
         };
         let within = numbers(kept).iter().zip(numbers(bounds)).all(|(kept, bound)| *kept <= bound);
         // A flood may overshoot by what was admitted together; lapsed batches of a lane's window come on top.
-        let waiting_bound = (64 << 10) + (400 * 512) + 64 * (256 << 10);
+        let waiting_bound = (64 << 10) + (400 * 512) + (512 << 10);
         if !within || waiting > waiting_bound {
             self.violate(Violation::Bounds, format!("{node} keeps {kept:?} of {bounds:?}, {waiting} bytes"));
         }

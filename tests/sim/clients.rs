@@ -1,14 +1,15 @@
 //! Clients: payments, new accounts, floods, and transactions that must not pass.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use bytes::Bytes;
 use prost::Message as _;
 use tally_consensus::Event;
 use tally_proto::v1;
-use tally_types::{Address, Amount, Genesis, Hash, Nonce, SignedTransaction, UnixMillis};
+use tally_types::{Address, Amount, Genesis, Hash, Nonce, SignedTransaction, UnixMillis, body::Body};
 
 use crate::{
+    byzantine::Kind,
     keys::{self, CLIENTS, Keys},
     marks::Mark,
     rng::Rng,
@@ -57,7 +58,11 @@ pub struct Promise {
     pub sender: Address,
     pub nonce: Nonce,
     pub expire_time: UnixMillis,
+    pub max_fee: Amount,
 }
+
+/// Transactions kept for a validator that admits what its ledger refuses.
+const OLD_KEPT: usize = 64;
 
 /// What clients know.
 pub struct Clients {
@@ -65,15 +70,26 @@ pub struct Clients {
     nonces: [u64; CLIENTS],
     /// What some node admitted, by id: nothing else may ever be executed.
     pub admitted: HashMap<Hash, Promise>,
-    /// Admitted ones that no honest node has executed or discarded yet, with the node and its incarnation that took them.
-    pub pending: HashMap<Hash, (usize, u64)>,
+    /// Admitted ones that no honest node has executed or discarded yet, with the nodes and their incarnations that took them.
+    pub pending: HashMap<Hash, Vec<(usize, u64)>>,
+    /// Senders with more on the way than one transaction per nonce, in the order of nonces, to one node.
+    disturbed: HashSet<Address>,
+    /// Signed ones of late, whatever became of them.
+    old: VecDeque<Bytes>,
     /// Transactions that went to a node.
     pub submitted: u64,
 }
 
 impl Default for Clients {
     fn default() -> Clients {
-        Clients { nonces: [0; CLIENTS], admitted: HashMap::new(), pending: HashMap::new(), submitted: 0 }
+        Clients {
+            nonces: [0; CLIENTS],
+            admitted: HashMap::new(),
+            pending: HashMap::new(),
+            disturbed: HashSet::new(),
+            old: VecDeque::new(),
+            submitted: 0,
+        }
     }
 }
 
@@ -87,6 +103,10 @@ enum Wrong {
     Forged,
     Garbage,
     Expired,
+    /// It expires later than the chain allows.
+    FarExpiry,
+    /// It allows no fee.
+    LowFee,
     UsedNonce,
 }
 
@@ -122,19 +142,20 @@ impl World {
         if !admitted.is_empty() {
             self.handle(node, Event::Transactions(admitted));
         }
+        self.admit_anything();
         self.next_client();
     }
 
     /// Transactions that a node took which keeps the protocol, votes, and has kept running since or had sealed them: it must bring
     /// them into a block. Whatever a node had not sealed when it stopped is its client's to send again.
     pub fn owed(&self) -> usize {
-        let owes = |(id, (node, incarnation)): &(&Hash, &(usize, u64))| {
+        let owes = |id: &Hash, (node, incarnation): &(usize, u64)| {
             let state = &self.nodes[*node];
             let votes = self.status(*node).is_some_and(|status| status.voting);
-            let knows = state.incarnation == *incarnation || self.checkers.sealed_by.contains(&(**id, *node));
+            let knows = state.incarnation == *incarnation || self.checkers.sealed_by.contains(&(*id, *node));
             state.honest && votes && knows
         };
-        self.clients.pending.iter().filter(owes).count()
+        self.clients.pending.iter().filter(|(id, takers)| takers.iter().any(|taker| owes(id, taker))).count()
     }
 
     /// One submission to a node, up to its admission by the production rules.
@@ -152,6 +173,30 @@ impl World {
         admitted
     }
 
+    /// Validators that admit whatever is signed take something old now and then: executed, discarded, refused, or on its way.
+    fn admit_anything(&mut self) {
+        for node in 0..self.nodes.len() {
+            let lax = self.setup.byzantine.contains(&(self.nodes[node].validator, Kind::LaxAdmission));
+            if !lax || self.clients.old.is_empty() || self.rng.percent(50) {
+                continue;
+            }
+            let bytes = self.clients.old[self.rng.index(self.clients.old.len())].clone();
+            let transaction = SignedTransaction::parse(&bytes, &self.genesis.chain).expect("it was read before");
+            let admitted = transaction.ordered();
+            self.clients.disturbed.insert(admitted.body().sender);
+            self.clients.admitted.entry(admitted.id()).or_insert(promise(admitted.body()));
+            self.handle(node, Event::Transactions(vec![bytes]));
+        }
+    }
+
+    /// Whether more of `sender` is on the way than it sent to its node in order: there were other ones, or that node lost some,
+    /// or does as it likes.
+    pub fn is_disturbed(&self, sender: &Address) -> bool {
+        let client = (0..CLIENTS).find(|client| keys::client(*client) == *sender);
+        let home = client.map(|client| &self.nodes[client % self.nodes.len()]);
+        self.clients.disturbed.contains(sender) || !home.is_some_and(|home| home.honest && home.incarnation <= 1)
+    }
+
     /// The same transaction, or another with its nonce, to some node: one of the two runs.
     fn submit_double(&mut self, draft: &Draft, bytes: Bytes) {
         let node = self.rng.index(self.nodes.len());
@@ -161,14 +206,15 @@ impl World {
             && let Some(bytes) = self.admit(node, draft, bytes)
         {
             self.marks.hit(if other { Mark::DoubleSpend } else { Mark::SentTwice });
+            self.clients.disturbed.insert(keys::client(draft.client));
             self.handle(node, Event::Transactions(vec![bytes]));
         }
     }
 
     fn draft(&mut self, client: usize) -> Draft {
         let wrong = if self.rng.percent(self.setup.load.invalid) {
-            use Wrong::{Expired, Forged, Garbage, Unfunded, UsedNonce};
-            self.rng.choose(&[Unfunded, Forged, Garbage, Expired, UsedNonce])
+            use Wrong::{Expired, FarExpiry, Forged, Garbage, LowFee, Unfunded, UsedNonce};
+            self.rng.choose(&[Unfunded, Forged, Garbage, Expired, FarExpiry, LowFee, UsedNonce])
         } else {
             Wrong::Nothing
         };
@@ -192,6 +238,12 @@ impl World {
             .ok()
             .filter(|transaction| self.keys.holds(transaction.check()))
             .map(SignedTransaction::ordered);
+        if verified.is_some() {
+            self.clients.old.push_back(bytes.clone());
+            if self.clients.old.len() > OLD_KEPT {
+                self.clients.old.pop_front();
+            }
+        }
         let highest = Nonce(self.clients.nonces[client]);
         let admitted = verified.filter(|verified| self.nodes[node].ledger.admit(now, highest, verified).is_ok());
         let Some(admitted) = admitted else {
@@ -200,12 +252,18 @@ impl World {
             return None;
         };
         self.clients.nonces[client] = self.clients.nonces[client].max(draft.nonce);
-        let body = admitted.body();
-        let promise = Promise { sender: body.sender, nonce: body.nonce, expire_time: body.expire_time };
-        self.clients.admitted.insert(admitted.id(), promise);
-        self.clients.pending.insert(admitted.id(), (node, self.nodes[node].incarnation));
+        if wrong == Wrong::UsedNonce {
+            self.clients.disturbed.insert(admitted.body().sender);
+        }
+        self.clients.admitted.insert(admitted.id(), promise(admitted.body()));
+        let taker = (node, self.nodes[node].incarnation);
+        self.clients.pending.entry(admitted.id()).or_default().push(taker);
         Some(bytes)
     }
+}
+
+fn promise(body: &Body) -> Promise {
+    Promise { sender: body.sender, nonce: body.nonce, expire_time: body.expire_time, max_fee: body.max_fee }
 }
 
 fn transaction(genesis: &Genesis, keys: &Keys, rng: &mut Rng, draft: &Draft) -> Bytes {
@@ -224,14 +282,18 @@ fn transaction(genesis: &Genesis, keys: &Keys, rng: &mut Rng, draft: &Draft) -> 
         v1::operation::Operation::Transfer(v1::Transfer { recipient, amount })
     };
     let unix_ms = (START_MS + draft.now) as i64;
-    let expires_ms = if draft.wrong == Wrong::Expired { unix_ms - 10_000 } else { unix_ms + draft.lasts_ms as i64 };
+    let expires_ms = match draft.wrong {
+        Wrong::Expired => unix_ms - 10_000,
+        Wrong::FarExpiry => unix_ms + 1000 * 24 * 3_600_000,
+        _ => unix_ms + draft.lasts_ms as i64,
+    };
     let (seconds, nanos) = (expires_ms / 1000, (expires_ms % 1000) as i32 * 1_000_000);
     let body = v1::TransactionBody {
         chain_id: genesis.chain.id.clone(),
         sender: sender.to_string(),
         nonce: draft.nonce,
         expire_time: Some(prost_types::Timestamp { seconds, nanos }),
-        max_fee: Amount::SUPPLY_MAX.0,
+        max_fee: if draft.wrong == Wrong::LowFee { 0 } else { Amount::SUPPLY_MAX.0 },
         memo: String::new(),
         operations: vec![v1::Operation { operation: Some(operation) }],
     };

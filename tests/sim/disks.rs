@@ -14,6 +14,15 @@ impl World {
         if !self.rng.percent(60) {
             return;
         }
+        if self.rng.percent(25) {
+            // A snapshot is a cache, and shows every damage.
+            let disk = self.nodes[node].snapshots.clone();
+            match self.rng.percent(50) {
+                true => self.flip_bits(node, &disk, 8),
+                false => _ = self.misdirect(node, &disk),
+            }
+            return;
+        }
         let disk = self.nodes[node].disk.clone();
         match self.rng.below(5) {
             0 | 1 => self.flip_bits(node, &disk, 1),
@@ -27,11 +36,12 @@ impl World {
             2 => {
                 let bits = 2 + self.rng.below(8);
                 self.nodes[node].honest = false;
+                self.nodes[node].may_lack += 1;
                 self.flip_bits(node, &disk, bits);
             }
             _ => {
                 self.nodes[node].honest = false;
-                self.misdirect(node, &disk);
+                self.nodes[node].may_lack += self.misdirect(node, &disk);
             }
         }
     }
@@ -45,18 +55,21 @@ impl World {
         }
     }
 
-    /// A write that went to another sector, of this file or another: one sector's content lies over another's, and mostly where it
-    /// should be there are the zeros that were there before.
-    fn misdirect(&mut self, node: usize, disk: &SimDisk) {
+    /// A write that went elsewhere, in this file or another: the content of some sectors lies over others, and mostly where it
+    /// should be there are the zeros that were there before. It may be as long as whole groups of the journal, both copies of what
+    /// is vital among it. How many groups it may have hit.
+    fn misdirect(&mut self, node: usize, disk: &SimDisk) -> u64 {
         let (Some((name, mut bytes)), Some((other, mut over))) = (self.some_file(disk), self.some_file(disk)) else {
-            return;
+            return 0;
         };
         let sectors = [&bytes, &over].map(|file| file.len() / SECTOR_BYTES);
         let [from, to] = sectors.map(|sectors| self.rng.index(sectors.max(1)));
-        if sectors.contains(&0) || (&name, from) == (&other, to) {
-            return;
+        let wanted = if self.rng.percent(50) { 1 } else { 2 + self.rng.index(15) };
+        let count = wanted.min(sectors[0] - from.min(sectors[0])).min(sectors[1] - to.min(sectors[1]));
+        if count == 0 || (&name, from) == (&other, to) {
+            return 0;
         }
-        let range = |sector: usize| sector * SECTOR_BYTES..(sector + 1) * SECTOR_BYTES;
+        let range = |sector: usize| sector * SECTOR_BYTES..(sector + count) * SECTOR_BYTES;
         let content = bytes[range(from)].to_vec();
         if self.rng.percent(70) {
             bytes[range(from)].fill(0);
@@ -68,8 +81,12 @@ impl World {
         over[range(to)].copy_from_slice(&content);
         disk.put(&other, over);
         self.note(to as u64, || {
-            format!("a write goes astray on the disk of {node}: {name}, sector {from}, to {other}, sector {to}")
+            format!(
+                "a write goes astray on the disk of {node}: {count} sectors of {name} from {from}, to {other} at {to}"
+            )
         });
+        // What was there and what is there now, each in groups of a sector or more.
+        2 * count as u64 + 1
     }
 
     fn some_file(&mut self, disk: &SimDisk) -> Option<(String, Vec<u8>)> {
@@ -89,6 +106,10 @@ impl World {
         let used: usize = names.iter().filter_map(|name| disk.bytes(name)).map(|bytes| bytes.len()).sum();
         let room = self.rng.below(40_000);
         disk.set_capacity(Some(used as u64 + room));
+        let snapshots = self.nodes[node].snapshots.clone();
+        let used: usize =
+            snapshots.list().unwrap_or_default().iter().filter_map(|name| snapshots.bytes(name)).map(|b| b.len()).sum();
+        snapshots.set_capacity(Some(used as u64 + room / 8));
         self.note(room, || format!("the disk of {node} has room for {room} bytes more"));
     }
 }

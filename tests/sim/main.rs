@@ -8,6 +8,7 @@ mod byzantine;
 mod campaign;
 mod checkers;
 mod clients;
+mod convictions;
 mod disks;
 mod forks;
 mod keys;

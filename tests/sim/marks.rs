@@ -55,6 +55,10 @@ marks! {
     Restarted,
     /// A node started from a state snapshot.
     SnapshotStart,
+    /// A state snapshot could not be written, or not to its end.
+    SnapshotNotWritten,
+    /// A damaged state snapshot was passed over.
+    SnapshotSkipped,
     /// The power failed in the middle of a write.
     CutWhileWriting,
     /// A node was killed and lost nothing.

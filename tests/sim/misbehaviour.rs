@@ -47,6 +47,7 @@ fn what_cannot_be_proved_convicts_nobody() {
         Kind::PhantomTip,
         Kind::Drip,
         Kind::Strip,
+        Kind::LaxAdmission,
     ] {
         let world = one_of_four(7, kind);
         assert!(world.checkers.evidence.is_empty(), "{kind:?}: {:?}", world.checkers.evidence);

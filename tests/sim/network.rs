@@ -155,7 +155,7 @@ impl World {
                 }
                 let digest = digest_of(message) ^ (to as u64) << 8 ^ from as u64;
                 self.note(digest, || format!("{from} -> {to}: {}", describe(message)));
-                self.handle(to, Event::Message { from: from_address, message: message.clone() });
+                self.hand_over(to, from_address, message.clone());
             }
             Judgement::Ahead => {
                 self.note(digest_of(message), || format!("{from} -> {to}, of an epoch ahead: {}", describe(message)));

@@ -7,12 +7,14 @@ use tally_ledger::Ledger;
 use tally_node::store::{
     journal::{Journal, JournalConfig, JournalError, OpenError, Recovered},
     sim_disk::{Loss, SimDisk},
+    snapshot::Snapshots,
 };
 use tally_types::{Epoch, Height, UnixMillis, header::Executed};
 
 use crate::{
     byzantine::Behaviour,
     checkers::Violation,
+    convictions::Heard,
     keys::{self, Signer},
     marks::Mark,
     setup::START_MS,
@@ -39,12 +41,16 @@ pub struct Node {
     pub disk: SimDisk,
     pub journal: Option<Journal>,
     pub ledger: Ledger,
-    /// A state the journal has caught up with: a start executes only what is above it.
-    pub snapshot: Option<Ledger>,
+    /// Its folder of snapshots, on the same disk: states that the journal has caught up with. A start executes only what is above.
+    pub snapshots: SimDisk,
     to_write: Option<Ledger>,
+    /// A write of a snapshot was the last thing its disk saw.
+    pub power_fails: bool,
     pub incarnation: u64,
     /// Final blocks executed, by height from 1, with what execution led to.
     pub blocks: Vec<(tally_consensus::Order, Executed)>,
+    /// What it was told, for those who check whom it convicts.
+    pub heard: Heard,
     /// What the machine wants done at the end of this turn.
     pub actions: Vec<Action>,
     pub in_turn: bool,
@@ -55,6 +61,8 @@ pub struct Node {
     pub busy_until: u64,
     /// Groups of its journal that were synced.
     pub synced: u64,
+    /// How many of them, at the end, damage may have taken without a trace.
+    pub may_lack: u64,
     pub clock: Clock,
     /// It was once started without the journal it had, as one that observes.
     pub observes: bool,
@@ -101,16 +109,19 @@ impl Node {
             disk: SimDisk::new(),
             journal: None,
             ledger: Ledger::genesis(genesis),
-            snapshot: None,
+            snapshots: SimDisk::new(),
             to_write: None,
+            power_fails: false,
             incarnation: 0,
             blocks: Vec::new(),
+            heard: Heard::default(),
             actions: Vec::new(),
             in_turn: false,
             was_proposed_to: false,
             tick_at: u64::MAX,
             busy_until: 0,
             synced: 0,
+            may_lack: 0,
             observes: false,
             clock: Clock::default(),
             forbidden: None,
@@ -120,16 +131,8 @@ impl Node {
 
     /// Takes its disk away. What it signed is forgotten with it.
     pub fn lose_disk(&mut self) {
-        self.disk = SimDisk::new();
-        self.snapshot = None;
+        (self.disk, self.snapshots) = (SimDisk::new(), SimDisk::new());
         self.synced = 0;
-    }
-
-    /// Execution up to `height` is durable in the journal.
-    pub fn note_durable(&mut self, height: Height) {
-        if let Some(ledger) = self.to_write.take_if(|ledger| ledger.executed().height <= height) {
-            self.snapshot = Some(ledger);
-        }
     }
 
     pub fn note_executed(&mut self) {
@@ -167,11 +170,45 @@ impl World {
         config
     }
 
+    /// Execution up to `height` is durable in the journal of `node`: a snapshot up to there may be written. It is a cache: if
+    /// that fails there is none.
+    pub fn note_durable(&mut self, node: usize, height: Height) {
+        let state = &mut self.nodes[node];
+        let Some(ledger) = state.to_write.take_if(|ledger| ledger.executed().height <= height) else { return };
+        let disk = state.snapshots.clone();
+        if self.faulty() && self.setup.faults.crashes > 0 && self.rng.below(100) < 5 {
+            // The process does not know for a moment.
+            let operations = self.rng.below(8);
+            disk.fail_power_after(operations);
+            self.nodes[node].power_fails = true;
+            self.at(1, Happening::PowerCut { node });
+        }
+        let snapshots = Snapshots::open(Arc::new(disk), self.genesis.chain.genesis_hash.0);
+        let written =
+            snapshots.and_then(|snapshots| snapshots.write(height.0.min(ledger.height().0), &ledger.encode_snapshot()));
+        if written.is_err() {
+            self.marks.hit(Mark::SnapshotNotWritten);
+        }
+    }
+
+    /// The newest state on a node's disk that is whole; else that of genesis.
+    fn newest_snapshot(&mut self, node: usize) -> Ledger {
+        let disk = Arc::new(self.nodes[node].snapshots.clone());
+        let snapshots = Snapshots::open(disk, self.genesis.chain.genesis_hash.0).expect("a disk that works");
+        let (newest, skipped) = snapshots.newest().expect("a disk that works");
+        if !skipped.is_empty() {
+            self.marks.hit(Mark::SnapshotSkipped);
+        }
+        let Some(newest) = newest else { return self.genesis_ledger.clone() };
+        self.marks.hit(Mark::SnapshotStart);
+        Ledger::decode_snapshot(&newest.bytes, &self.genesis).expect("a snapshot that is whole is a state")
+    }
+
     /// Starts a node from its journal. False: its store refuses, and it stays down.
     pub fn start(&mut self, node: usize, voting: Voting) -> bool {
         let now = self.now;
         let segment_bytes = self.setup.segment_bytes;
-        let ledger = self.nodes[node].snapshot.clone().unwrap_or_else(|| self.genesis_ledger.clone());
+        let ledger = self.newest_snapshot(node);
         let covered = ledger.executed();
         let state = &mut self.nodes[node];
         state.incarnation += 1;
@@ -180,6 +217,7 @@ impl World {
         state.sets = Default::default();
         state.ledger = ledger;
         state.to_write = None;
+        state.heard = Heard::default();
         state.actions.clear();
         state.in_turn = false;
         state.busy_until = 0;
@@ -216,7 +254,7 @@ impl World {
             let excused = !self.nodes[node].honest || self.setup.faults.rotting.contains(&node);
             assert!(excused, "{}: {node} has lost its journal by itself", self.name());
             drop((journal, machine));
-            self.nodes[node].snapshot = None;
+            self.nodes[node].snapshots = SimDisk::new();
             self.observe_from_now(node);
             self.nodes[node].observes = true;
             return self.start(node, Voting::From(None));
@@ -229,9 +267,6 @@ impl World {
     fn finish_start(&mut self, node: usize, mut machine: Machine, journal: Journal, records: u64) {
         if records > 0 {
             self.marks.hit(Mark::Restarted);
-        }
-        if self.nodes[node].snapshot.is_some() {
-            self.marks.hit(Mark::SnapshotStart);
         }
         if machine.voting() != Voting::Allowed {
             self.marks.hit(Mark::Observing);
@@ -286,11 +321,11 @@ impl World {
         }
     }
 
-    /// What was synced is there again. Damage in both copies of the very last group looks like a torn tail, rule R2 says; any
+    /// What was synced is there again. Damage in both copies of the very last groups looks like a torn tail, rule R2 says; any
     /// other is refused, never passed over. A journal that is empty is one that was lost.
     fn check_recovery(&mut self, node: usize, recovered: &Recovered) {
         let synced = self.nodes[node].synced;
-        let may_lack = u64::from(!self.nodes[node].honest);
+        let may_lack = self.nodes[node].may_lack;
         if recovered.groups > 0 && recovered.groups + may_lack < synced {
             self.violate(
                 Violation::Forgotten,
@@ -329,8 +364,10 @@ impl World {
 
     /// Stops a node, as if by surprise.
     pub fn stop(&mut self, node: usize, how: Stop) {
+        let how = if self.nodes[node].power_fails { Stop::PowerCut } else { how };
         self.note(node as u64 ^ 0xc0, || format!("{node} stops: {how:?}"));
         let state = &mut self.nodes[node];
+        state.power_fails = false;
         state.machine = None;
         state.journal = None;
         state.actions.clear();
@@ -344,6 +381,7 @@ impl World {
                     _ => Loss::Some(self.rng.next()),
                 };
                 self.nodes[node].disk.crash(loss);
+                self.nodes[node].snapshots.crash(loss);
             }
         }
         if self.faulty() && self.setup.faults.rotting.contains(&node) {

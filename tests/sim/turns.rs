@@ -2,7 +2,10 @@
 //! in the machine's order. Here it crashes, and here a Byzantine validator says something else.
 
 use tally_consensus::{Action, Event, Machine, Message, Record, Unsigned, Voting};
-use tally_node::store::journal::{self, Journal, JournalError};
+use tally_node::{
+    store::journal::{Journal, JournalError},
+    turn::{make_durable, raw},
+};
 use tally_types::{VoteKind, vote::Ballot};
 
 use crate::{
@@ -68,14 +71,15 @@ impl World {
         } else if sync_errors && writes && self.faulty() && self.rng.below(2000) == 0 {
             self.nodes[node].disk.fail_sync_after(0);
         }
-        let written = self.write(node, &actions);
+        let written = self.write(node, actions);
         if cut_while_writing {
             self.marks.hit(Mark::CutWhileWriting);
             return self.stop_for(node, Stop::PowerCut, 5000);
         }
-        if let Err(error) = written {
-            return self.stop_after(node, &error);
-        }
+        let actions = match written {
+            Ok(actions) => actions,
+            Err(error) => return self.stop_after(node, &error),
+        };
         let stop = if crash { self.rng.index(actions.len() + 1) } else { actions.len() };
         let mut own = Vec::new();
         for action in actions.into_iter().take(stop) {
@@ -90,8 +94,8 @@ impl World {
         }
     }
 
-    /// One group, one sync; an overfull turn takes several.
-    fn write(&mut self, node: usize, actions: &[Action]) -> Result<(), JournalError> {
+    /// The records of a turn, as the driver writes them; what may be done then.
+    fn write(&mut self, node: usize, actions: Vec<Action>) -> Result<Vec<Action>, JournalError> {
         let records = actions.iter().filter_map(|action| match action {
             Action::Persist(record) => Some(record),
             _ => None,
@@ -103,15 +107,10 @@ impl World {
                 tape.acknowledged.push(self.nodes[node].blocks.len() as u64);
             }
         }
-        let mut executed = None;
         let mut any = false;
-        let journal = self.nodes[node].journal.as_mut().expect("a running node has a journal");
-        let mut votes_again = false;
         for record in records {
             any = true;
-            append(journal, record)?;
             match record {
-                Record::Executed(result) => executed = Some(result.height),
                 Record::Certificate(certificate) if certificate.kind == VoteKind::ViewChange => {
                     match &certificate.highest {
                         None => self.marks.hit(Mark::TcWithoutCertificate),
@@ -126,21 +125,19 @@ impl World {
                 _ => {}
             }
         }
-        if any {
-            journal.sync()?;
-            let groups = journal.groups();
-            let state = &mut self.nodes[node];
-            state.synced = groups;
-            if let Some(height) = executed {
-                state.note_durable(height);
-            }
-            let votes = state.machine.as_ref().is_some_and(|machine| machine.voting() == Voting::Allowed);
-            votes_again = votes && state.forbidden.is_some();
+        let state = &mut self.nodes[node];
+        let durable = make_durable(state.journal.as_mut().expect("a running node has a journal"), actions)?;
+        state.synced = state.journal.as_ref().map_or(0, Journal::groups);
+        if let Some(height) = durable.executed {
+            self.note_durable(node, height);
         }
-        if votes_again && actions.iter().any(|action| matches!(action, Action::Sign(Unsigned::Ballot { .. }))) {
+        let state = &self.nodes[node];
+        let votes = state.machine.as_ref().is_some_and(|machine| machine.voting() == Voting::Allowed);
+        let signs = |action: &Action| matches!(action, Action::Sign(Unsigned::Ballot { .. }));
+        if any && votes && state.forbidden.is_some() && durable.actions.iter().any(signs) {
             self.marks.hit(Mark::VotesAgain);
         }
-        Ok(())
+        Ok(durable.actions)
     }
 
     /// A journal that cannot be written ends the process: what the disk holds is then unknown.
@@ -262,22 +259,4 @@ impl World {
             }
         }
     }
-}
-
-fn raw(record: &Record) -> journal::Record {
-    journal::Record { kind: record.kind(), vital: record.vital(), bytes: record.encode() }
-}
-
-fn append(journal: &mut Journal, record: &Record) -> Result<(), JournalError> {
-    let raw = raw(record);
-    match journal.append(std::slice::from_ref(&raw)) {
-        Err(JournalError::GroupFull { .. }) => {
-            journal.sync()?;
-            journal.append(std::slice::from_ref(&raw))?;
-        }
-        other => {
-            other?;
-        }
-    }
-    Ok(())
 }

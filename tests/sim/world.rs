@@ -80,6 +80,10 @@ pub enum Happening {
     Crash {
         node: usize,
     },
+    /// The power fails that a node's disk has lost already.
+    PowerCut {
+        node: usize,
+    },
     Restart {
         node: usize,
     },
@@ -291,6 +295,11 @@ impl World {
             Happening::Client => self.client(),
             Happening::Crash { node } => self.crash(node),
             Happening::Restart { node } => self.restart(node),
+            Happening::PowerCut { node } => {
+                if self.nodes[node].power_fails && self.nodes[node].machine.is_some() {
+                    self.stop_for(node, Stop::PowerCut, 5000);
+                }
+            }
             Happening::Blackout => self.black_out(),
             Happening::FullDisk { node } => {
                 if self.faulty() {
@@ -332,6 +341,7 @@ impl World {
         self.cut.clear();
         for node in 0..self.nodes.len() {
             self.nodes[node].disk.set_capacity(None);
+            self.nodes[node].snapshots.set_capacity(None);
             if self.nodes[node].machine.is_none() && self.nodes[node].incarnation > 0 {
                 self.restart(node);
             }

@@ -180,7 +180,7 @@ impl Machine {
     }
 
     /// Rule S3: batches go once ordered, executed and under a certified root; results once no header can name them.
-    fn release(&mut self) {
+    pub(super) fn release(&mut self) {
         let certified = self.chain.tip().executed.height;
         let gone = certified.min(self.execution.done);
         while self.execution.unreleased.front().is_some_and(|(height, _)| *height <= gone) {

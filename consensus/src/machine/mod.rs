@@ -304,6 +304,9 @@ impl Machine {
             requests: self.fetching.len(),
             lower_commits: self.lower_commits.len(),
             whole: self.whole.len(),
+            unexecuted: self.execution.queue.len(),
+            unreleased: self.execution.unreleased.len(),
+            results: self.execution.results.len(),
         }
     }
 

@@ -58,6 +58,7 @@ impl Machine {
             Record::Executed(executed) => {
                 if executed.height <= self.execution.covered {
                     self.execution.results.insert(executed.height, executed);
+                    self.release();
                 }
                 while self.execution.unrecorded.front().is_some_and(|(height, _)| *height <= executed.height) {
                     self.execution.unrecorded.pop_front();

@@ -25,8 +25,9 @@ use crate::{
         disk::RealDisk,
         home::Home,
         index::Index,
-        journal::{self, Journal, JournalConfig},
+        journal::{Journal, JournalConfig},
     },
+    turn,
 };
 
 #[derive(Debug, Args)]
@@ -178,7 +179,7 @@ fn begin_journal(home: &Home, genesis: &Hash) -> Result<(), Failure> {
         return Err("this home has a journal already; it was left as it is".into());
     }
     let record = Record::Incarnation(0);
-    journal.append(&[journal::Record { kind: record.kind(), vital: record.vital(), bytes: record.encode() }])?;
+    journal.append(&[turn::raw(&record)])?;
     Ok(journal.sync()?)
 }
 

@@ -18,6 +18,7 @@ mod forged_batch;
 mod forgotten_disk;
 mod invalid_block;
 mod lane_equivocation;
+mod lax_admission;
 mod phantom_tip;
 mod relayed_justification;
 mod replay;
@@ -66,6 +67,7 @@ pub enum Kind {
     PhantomTip,
     Drip,
     Strip,
+    LaxAdmission,
     /// Two honest machines with one key, each with its own journal.
     Twins,
 }
@@ -75,7 +77,7 @@ impl Kind {
     pub const CONSPIRATORS: [Kind; 5] =
         [Kind::EquivocatingLeader, Kind::EagerVoter, Kind::Amnesia, Kind::EveryTrick, Kind::Twins];
 
-    pub const ALL: [Kind; 25] = [
+    pub const ALL: [Kind; 26] = [
         Kind::EquivocatingLeader,
         Kind::DoublePrepare,
         Kind::DoubleCommit,
@@ -100,6 +102,7 @@ impl Kind {
         Kind::PhantomTip,
         Kind::Drip,
         Kind::Strip,
+        Kind::LaxAdmission,
         Kind::Twins,
     ];
 
@@ -129,6 +132,7 @@ impl Kind {
             Kind::PhantomTip => Box::<phantom_tip::PhantomTip>::default(),
             Kind::Drip => Box::<drip::Drip>::default(),
             Kind::Strip => Box::<strip::Strip>::default(),
+            Kind::LaxAdmission => Box::new(lax_admission::LaxAdmission),
             Kind::Twins => return None,
         })
     }

@@ -210,3 +210,31 @@ fn rule_s2_who_gave_no_blocks_in_time_is_asked_after_those_who_did() {
     }
     assert!(!asked[1..4].contains(&asked[0]), "{asked:?}");
 }
+
+/// What a snapshot covers is not executed again; its results are needed only as long as a header can name them.
+#[test]
+fn rule_s3_results_taken_back_from_the_journal_go_once_no_header_can_name_them() {
+    let (machine, mut header, _) = first_block(0, 1000);
+    let result = |height: u64| Executed {
+        height: Height(height),
+        state_root: Hash::of(&[height as u8]),
+        receipts_root: Hash::of(b"receipts"),
+    };
+    let mut machine = Machine::new(machine.config.clone(), Voting::Allowed, result(50));
+    header.cut = vec![Tip::START; 4];
+    let mut last = header.clone();
+    for height in 1..=50 {
+        last = header.clone();
+        let block = Header::new(header.clone());
+        machine.replay(Record::Header(block.clone()), &mut Vec::new()).unwrap();
+        (header.height, header.view, header.parent) = (Height(height + 1), View(height + 1), block.hash());
+        (header.time, header.executed) = (header.time.next(), result(height));
+    }
+    // One certificate for all of them: what execution led to comes after it.
+    machine.replay(Record::Certificate(committed(&last)), &mut Vec::new()).unwrap();
+    for height in 1..=50 {
+        machine.replay(Record::Executed(result(height)), &mut Vec::new()).unwrap();
+    }
+    let kept = machine.kept();
+    assert_eq!((kept.unexecuted, kept.unreleased, kept.results), (0, 1, 2));
+}
