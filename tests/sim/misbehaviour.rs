@@ -48,6 +48,7 @@ fn what_cannot_be_proved_convicts_nobody() {
         Kind::Drip,
         Kind::Strip,
         Kind::LaxAdmission,
+        Kind::Censor,
     ] {
         let world = one_of_four(7, kind);
         assert!(world.checkers.evidence.is_empty(), "{kind:?}: {:?}", world.checkers.evidence);
@@ -77,6 +78,30 @@ fn drips_do_not_stop_the_others(count: usize, byzantine: &[usize]) {
         let heights = world.final_heights();
         assert!(heights.iter().all(|height| *height >= 15), "seed {seed}: {heights:?}");
         must_make_progress(&mut world);
+    }
+}
+
+/// Whoever leads when, an honest lane has its turn: its clients wait for a few blocks, and not for the block whose height is theirs.
+#[test]
+fn three_of_ten_that_keep_a_lane_out_delay_it_by_a_few_blocks() {
+    for seed in 0..2 {
+        let byzantine = [0, 3, 6].map(|place| (place, Kind::Censor)).to_vec();
+        let mut world = World::new(Setup { byzantine, load: Load::payments(200), ..Setup::calm(seed, 10) }, false);
+        world.run(30_000);
+        let orders: Vec<_> = world.nodes[2].blocks.iter().map(|(order, _)| &order.header).collect();
+        let mut waits = Vec::new();
+        let mut wait = 0u64;
+        for (before, header) in orders.iter().zip(&orders[1..]) {
+            let moves = |lane: usize| before.epoch == header.epoch && header.cut[lane] != before.cut[lane];
+            wait += 1;
+            if moves(1) || before.epoch != header.epoch {
+                waits.push(std::mem::take(&mut wait));
+            }
+        }
+        assert!(
+            orders.len() > 30 && wait < 10 && waits.iter().all(|wait| *wait < 10),
+            "seed {seed}: {waits:?}, {wait}"
+        );
     }
 }
 

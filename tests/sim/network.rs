@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, rc::Rc, sync::Arc};
 
 use tally_consensus::{Event, Fetch, FetchedBlock, Judgement, Message, Reject};
-use tally_types::{Batch, Certificate, Have, Header, Proposal, SignedBatch, SignedTransaction, View, ViewChange, Vote};
+use tally_node::peers::transaction_checks;
+use tally_types::{Batch, Certificate, Have, Header, Proposal, SignedBatch, View, ViewChange, Vote};
 
 use crate::{
     marks::Mark,
@@ -197,10 +198,8 @@ impl World {
         if let Some(known) = self.good_batches.get(&batch.digest()) {
             return *known;
         }
-        let good = batch.transactions().iter().all(|bytes| {
-            let parsed = SignedTransaction::parse(bytes, &self.genesis.chain);
-            parsed.is_ok_and(|transaction| self.keys.holds(transaction.check()))
-        });
+        let checks = transaction_checks(batch, &self.genesis.chain);
+        let good = checks.is_some_and(|checks| checks.iter().all(|check| self.keys.holds(check)));
         self.good_batches.insert(batch.digest(), good);
         good
     }

@@ -22,7 +22,8 @@ use prost::Message as _;
 use tally_consensus::{Event, Message, Sets};
 use tally_proto::consensus as proto;
 use tally_types::{
-    Address, Batch, Certificate, Hash, Have, Header, Proposal, SignedBatch, Tip, ViewChange, Vote, vote::MessageError,
+    Address, Batch, Certificate, Hash, Have, Header, Proposal, SignedBatch, SignedTransaction, Tip, ViewChange, Vote,
+    signature::SignatureCheck, vote::MessageError,
 };
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tonic::transport::{Channel, Endpoint};
@@ -275,6 +276,13 @@ fn read(payload: proto::peer_message::Payload) -> Result<Message, MessageError> 
         }
         Payload::Hello(_) => return Err(MessageError("hello: not the first message")),
     })
+}
+
+/// Rule D2: the signatures that all transactions of a batch rest on; none: one of them is malformed.
+pub fn transaction_checks(batch: &Batch, chain: &tally_types::genesis::Chain) -> Option<Vec<SignatureCheck>> {
+    let check =
+        |bytes: &Bytes| SignedTransaction::parse(bytes, chain).ok().map(|transaction| transaction.check().clone());
+    batch.transactions().iter().map(check).collect()
 }
 
 /// Parses an endpoint as configured.

@@ -13,7 +13,7 @@ use tally_proto::consensus::{
     self as proto,
     consensus_service_server::{ConsensusService, ConsensusServiceServer},
 };
-use tally_types::{Address, Batch, Hash, Header, Seq, Signature, SignedTransaction, Tip, signature::SignatureCheck};
+use tally_types::{Address, Batch, Hash, Header, Seq, Signature, Tip, signature::SignatureCheck};
 use tokio::{
     net::TcpListener,
     sync::{mpsc, oneshot},
@@ -22,7 +22,7 @@ use tokio::{
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Code, Request, Response, Status, Streaming, transport::Server};
 
-use super::{Input, MESSAGE_BYTES_MAX, PROTOCOL_VERSION, Peers, read};
+use super::{Input, MESSAGE_BYTES_MAX, PROTOCOL_VERSION, Peers, read, transaction_checks};
 use crate::{incoming, signing::envelope_bytes, store::journal::Position};
 
 /// How long a peer may take for its greeting.
@@ -254,14 +254,10 @@ impl Peers {
 
     /// Rule D2: every transaction is well formed and correctly signed.
     pub(super) async fn batch_is_good(&self, batch: &Batch) -> bool {
-        let mut checks = Vec::with_capacity(batch.transactions().len());
-        for bytes in batch.transactions() {
-            match SignedTransaction::parse(bytes, &self.chain) {
-                Ok(transaction) => checks.push(transaction.check().clone()),
-                Err(_) => return false,
-            }
+        match transaction_checks(batch, &self.chain) {
+            Some(checks) => self.signatures.hold_once(checks).await,
+            None => false,
         }
-        self.signatures.hold_once(checks).await
     }
 }
 

@@ -4,6 +4,7 @@
 //! nothing with another's. What convicts it is named, and scenarios assert that it is convicted.
 
 mod amnesia;
+mod censor;
 mod double_commit;
 mod double_prepare;
 mod double_view_change;
@@ -68,6 +69,7 @@ pub enum Kind {
     Drip,
     Strip,
     LaxAdmission,
+    Censor,
     /// Two honest machines with one key, each with its own journal.
     Twins,
 }
@@ -77,7 +79,7 @@ impl Kind {
     pub const CONSPIRATORS: [Kind; 5] =
         [Kind::EquivocatingLeader, Kind::EagerVoter, Kind::Amnesia, Kind::EveryTrick, Kind::Twins];
 
-    pub const ALL: [Kind; 26] = [
+    pub const ALL: [Kind; 27] = [
         Kind::EquivocatingLeader,
         Kind::DoublePrepare,
         Kind::DoubleCommit,
@@ -103,6 +105,7 @@ impl Kind {
         Kind::Drip,
         Kind::Strip,
         Kind::LaxAdmission,
+        Kind::Censor,
         Kind::Twins,
     ];
 
@@ -133,6 +136,7 @@ impl Kind {
             Kind::Drip => Box::<drip::Drip>::default(),
             Kind::Strip => Box::<strip::Strip>::default(),
             Kind::LaxAdmission => Box::new(lax_admission::LaxAdmission),
+            Kind::Censor => Box::<censor::Censor>::default(),
             Kind::Twins => return None,
         })
     }

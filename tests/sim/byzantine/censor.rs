@@ -1,0 +1,50 @@
+//! It keeps one lane out of blocks as far as that can be done without a trace: it never announces it, orders it in no block of its
+//! own, and feeds its own lane to so few others that those who know both are no quorum. It answers nothing.
+
+use tally_consensus::{Fetch, Message, Unsigned};
+use tally_types::Tip;
+
+use super::{Behaviour, Scene};
+
+/// Whose lane it is.
+const VICTIM: usize = 1;
+
+#[derive(Default)]
+pub struct Censor {
+    /// The victim's tip in the last block that it saw proposed.
+    ordered: Tip,
+}
+
+impl Behaviour for Censor {
+    fn on_receive(&mut self, _scene: &mut Scene<'_>, _from: usize, message: &Message) {
+        if let Message::Proposal(proposal) = message {
+            self.ordered = proposal.header.cut.get(VICTIM).copied().unwrap_or_default();
+        }
+    }
+
+    fn on_send(&mut self, scene: &mut Scene<'_>, to: Option<usize>, message: &Message) {
+        match message {
+            Message::Batch(_) => {
+                let others = scene.others();
+                let few = others.len() / 3 + 1;
+                let next = others.iter().cycle().skip(scene.me).filter(|other| **other != VICTIM).take(few);
+                next.for_each(|other| scene.say(Some(*other), message.clone()));
+            }
+            Message::Have(have) => {
+                let mut vector = have.vector.clone();
+                if let Some(tip) = vector.tips.get_mut(VICTIM) {
+                    *tip = Tip::START;
+                }
+                let have = scene.sign(Unsigned::Have { signer: have.signer, vector });
+                scene.say(to, have);
+            }
+            // Rather no block than one that orders it.
+            Message::Proposal(proposal) if proposal.header.cut.get(VICTIM) != Some(&self.ordered) => {}
+            other => scene.say(to, other.clone()),
+        }
+    }
+
+    fn answers(&mut self, _fetch: &Fetch) -> bool {
+        false
+    }
+}
