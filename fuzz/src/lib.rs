@@ -55,8 +55,29 @@ pub fn run(name: &str, bytes: &[u8]) {
 mod tests {
     use super::*;
 
+    use std::time::{Duration, Instant};
+
     /// Runs per target, unless the environment says otherwise: seconds in all.
     const RUNS: u64 = 2000;
+    /// The largest message between validators.
+    const LARGE: usize = 1 << 20;
+    /// No input may take longer; one is slow if it is each time it is tried, for a machine may have other things to do.
+    const SLOW: Duration = Duration::from_secs(1);
+    const TRIES: usize = 4;
+
+    fn try_on(target: &Target, input: &[u8], what: &str) {
+        let mut took = Duration::MAX;
+        for _ in 0..TRIES {
+            let begun = Instant::now();
+            let ran = std::panic::catch_unwind(|| (target.run)(input));
+            assert!(ran.is_ok(), "{} fails on {what}", target.name);
+            took = took.min(begun.elapsed());
+            if took < SLOW {
+                return;
+            }
+        }
+        panic!("{} takes {took:?} for {what}", target.name);
+    }
 
     #[test]
     fn nothing_bent_panics_or_means_two_things() {
@@ -67,10 +88,27 @@ mod tests {
             seeds.iter().for_each(|seed| (target.run)(seed));
             for run in 0..runs {
                 let input = bend::bend(&seeds, run);
-                let ran = std::panic::catch_unwind(|| (target.run)(&input));
-                assert!(ran.is_ok(), "{} fails on {}", target.name, hex::encode(&input));
+                try_on(&target, &input, &hex::encode(&input));
             }
             println!("{}: {runs} runs from {} seeds", target.name, seeds.len());
+        }
+    }
+
+    /// Good inputs over and over until they are as large as a message may be: in protobuf, what is repeated comes that often. Also
+    /// with a byte bent in each round, so that no two are the same.
+    #[test]
+    fn the_largest_inputs_take_no_longer_than_others() {
+        for target in TARGETS {
+            for (place, seed) in (target.seeds)().iter().filter(|seed| !seed.is_empty()).enumerate().take(8) {
+                let mut large = seed.repeat(LARGE.div_ceil(seed.len()));
+                large.truncate(LARGE);
+                try_on(&target, &large, &format!("its seed {place} over and over"));
+                for (round, at) in (0..LARGE).step_by(seed.len()).enumerate() {
+                    let at = (at + round * 31 % seed.len()).min(LARGE - 1);
+                    large[at] ^= 1 << (round % 8);
+                }
+                try_on(&target, &large, &format!("its seed {place} over and over, bent"));
+            }
         }
     }
 
