@@ -11,8 +11,10 @@ use serde::{Deserialize, Serialize};
 use tally_consensus::{Evidence, EvidenceKind};
 use tally_types::{Address, Epoch, Signature, SignedBytes};
 
-/// Convictions kept. A validator that earns more has earned enough; a full book says so once in the log.
+/// Convictions kept; a full book says so once in the log.
 const EVIDENCE_MAX: usize = 10_000;
+/// Of these, of one validator: who earns more has earned enough, and must not fill the book before others are convicted.
+const EVIDENCE_PER_VALIDATOR_MAX: usize = 64;
 /// Bytes a line may have. Signed bytes are a few hundred.
 const LINE_BYTES_MAX: u64 = 16 * 1024;
 
@@ -54,7 +56,7 @@ impl EvidenceBook {
     }
 
     /// Adds a conviction and makes it durable, unless this one, or one of the same kind, place and validator, is there
-    /// already, or the book is full.
+    /// already, or the book is full, or has enough of that validator.
     pub fn add(&self, evidence: Evidence) {
         let line = line_of(&evidence);
         let mut book = self.lock();
@@ -84,8 +86,12 @@ impl EvidenceBook {
 
 impl Book {
     fn add(&mut self, evidence: Evidence) -> bool {
-        let place = |one: &Evidence| (one.validator, one.kind, one.epoch, one.number);
-        let is_new = self.all.len() < EVIDENCE_MAX && !self.all.iter().any(|one| place(one) == place(&evidence));
+        let place = |one: &Evidence| (one.kind, one.epoch, one.number);
+        let mut same = self.all.iter().filter(|one| one.validator == evidence.validator);
+        let count = same.clone().count();
+        let is_new = self.all.len() < EVIDENCE_MAX
+            && count < EVIDENCE_PER_VALIDATOR_MAX
+            && !same.any(|one| place(one) == place(&evidence));
         if is_new {
             self.all.push(evidence);
         }
@@ -222,9 +228,20 @@ mod tests {
     #[test]
     fn a_full_book_takes_no_more() {
         let book = EvidenceBook::default();
-        let all = 0..EVIDENCE_MAX as u64;
-        book.0.lock().unwrap().all = all.map(|number| Evidence { number, ..evidence(0) }).collect();
-        book.add(evidence(1));
+        let of = |validator: usize, number: u64| Evidence {
+            validator: Address((validator as u64 + 1).to_be_bytes().repeat(4).try_into().unwrap()),
+            number,
+            ..evidence(0)
+        };
+        // One alone does not fill it.
+        for number in 0..=EVIDENCE_PER_VALIDATOR_MAX as u64 {
+            book.add(of(0, number));
+        }
+        assert_eq!(book.list(0, usize::MAX).len(), EVIDENCE_PER_VALIDATOR_MAX);
+        book.add(of(1, 0));
+        assert_eq!(book.list(0, usize::MAX).last(), Some(&of(1, 0)));
+        book.0.lock().unwrap().all = (0..EVIDENCE_MAX).map(|one| of(one, 0)).collect();
+        book.add(of(EVIDENCE_MAX, 0));
         assert_eq!(book.list(0, usize::MAX).len(), EVIDENCE_MAX);
     }
 }

@@ -7,6 +7,8 @@
 mod ask;
 mod dial;
 mod serve;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::BTreeMap,
