@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn the_largest_inputs_take_no_longer_than_others() {
         for target in TARGETS {
-            for (place, seed) in (target.seeds)().iter().filter(|seed| !seed.is_empty()).enumerate().take(8) {
+            for (place, seed) in (target.seeds)().iter().filter(|seed| !seed.is_empty()).enumerate().take(3) {
                 let mut large = seed.repeat(LARGE.div_ceil(seed.len()));
                 large.truncate(LARGE);
                 try_on(&target, &large, &format!("its seed {place} over and over"));
