@@ -24,6 +24,8 @@ const BATCH_PATIENCE_MS: u64 = 25;
 /// How long a range of blocks may take before another peer is asked as well.
 const RANGE_PATIENCE_MIN_MS: u64 = 500;
 const RANGE_PATIENCE_MAX_MS: u64 = 10_000;
+/// How long a peer that gave no blocks of use in time comes after those who did.
+const RANGE_FAILURE_MS: u64 = 60_000;
 
 /// Something missing, and who should have it.
 #[derive(Clone, Debug)]
@@ -243,10 +245,14 @@ impl Machine {
         if let Some(late) = self.fetching.asked_last.take().filter(|last| self.fetching.asked.contains_key(last)) {
             self.note_failure(late);
         }
-        // Those who kept this replica waiting in vain come after those who did not: liars cost their wait once.
-        let failures = |address: &Address| self.peers.get(address).map_or(0, |peer| peer.ranges_failed);
-        let fewest = ahead.iter().map(failures).min().unwrap_or_default();
-        let ahead: Vec<Address> = ahead.iter().filter(|address| failures(address) == fewest).copied().collect();
+        // Those who lately kept this replica waiting in vain come after those who did not: a liar costs one wait a minute. Not
+        // longer, for a slow line does the same to the honest, and whoever is left then could give one block at a time.
+        let failed = |address: &Address| {
+            let at = self.peers.get(address).and_then(|peer| peer.range_failed_ms);
+            at.is_some_and(|at| now.saturating_sub(at) < RANGE_FAILURE_MS)
+        };
+        let any_good = ahead.iter().any(|address| !failed(address));
+        let ahead: Vec<Address> = ahead.iter().filter(|address| !any_good || !failed(address)).copied().collect();
         self.fetching.turn = self.fetching.turn.wrapping_add(1);
         let chosen = self.fetching.turn.checked_rem(ahead.len()).and_then(|turn| ahead.get(turn)).copied();
         let Some(chosen) = chosen else { return };
@@ -260,8 +266,9 @@ impl Machine {
     }
 
     fn note_failure(&mut self, peer: Address) {
+        let now = self.now.mono_ms;
         if let Some(peer) = self.peers.get_mut(&peer) {
-            peer.ranges_failed = peer.ranges_failed.saturating_add(1);
+            peer.range_failed_ms = Some(now);
         }
     }
 
@@ -324,7 +331,7 @@ impl Machine {
         };
         self.fetching.patience_ms = 0;
         if let Some(peer) = self.peers.get_mut(&from) {
-            peer.ranges_failed = 0;
+            peer.range_failed_ms = None;
         }
         for block in above.iter().take(usable) {
             for batch in &block.batches {

@@ -136,8 +136,8 @@ struct Peer {
     final_height: Height,
     /// It speaks of epochs unknown here.
     far_ahead: bool,
-    /// Times in a row that it was asked for blocks and gave none of use in time.
-    ranges_failed: u64,
+    /// When it last was asked for blocks and gave none of use in time, since it last did.
+    range_failed_ms: Option<u64>,
     /// What it had announced of this replica's lane when last looked at, and since when. Rule D1.
     behind: Seq,
     behind_since_ms: u64,
