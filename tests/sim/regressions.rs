@@ -70,3 +70,15 @@ fn one_flipped_bit_anywhere_on_a_validators_disk_never_stops_it() {
     world.start(2, Voting::Allowed);
     must_make_progress(&mut world);
 }
+
+/// Seed 5004374: the process is killed before a sync that was to fail, and the world heals before it is started again.
+#[test]
+fn what_was_to_fail_does_not_once_the_world_has_healed() {
+    let faults = Faults { sync_errors: true, heal_ms: 2000, ..Faults::none() };
+    let mut world = World::new(Setup { faults, load: Load::payments(5), ..Setup::calm(5004374, 4) }, false);
+    world.run(1500);
+    world.stop(2, Stop::Kill);
+    world.nodes[2].disk.fail_sync_after(0);
+    must_make_progress(&mut world);
+    assert!(world.nodes[2].machine.is_some());
+}

@@ -340,8 +340,8 @@ impl World {
         self.note(0x4ea1, || "the world heals".into());
         self.cut.clear();
         for node in 0..self.nodes.len() {
-            self.nodes[node].disk.set_capacity(None);
-            self.nodes[node].snapshots.set_capacity(None);
+            self.nodes[node].disk.heal();
+            self.nodes[node].snapshots.heal();
             if self.nodes[node].machine.is_none() && self.nodes[node].incarnation > 0 {
                 self.restart(node);
             }

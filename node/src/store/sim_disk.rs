@@ -124,6 +124,12 @@ impl SimDisk {
         self.lock().sync_fails_in = Some(syncs);
     }
 
+    /// From now on nothing fails that was set to fail, and the disk has no bound. What is lost or damaged stays so.
+    pub fn heal(&self) {
+        let mut state = self.lock();
+        (state.power_fails_at, state.sync_fails_in, state.capacity) = (None, None, None);
+    }
+
     /// Bounds what all files together may hold, in bytes; `None` lifts the bound.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.lock().capacity = bytes;
