@@ -148,7 +148,8 @@ impl Chain {
         self.open.len() >= OPEN_HEADERS_MAX
     }
 
-    /// Makes room: of the open headers only those on the way to one of `ends` stay.
+    /// Makes room: of the open headers only those on the way to one of `ends` stay. Certified ones of an epoch that follow one
+    /// another always leave some: whoever lacks those below them can take them in.
     pub fn keep_only(&mut self, ends: &[Hash]) {
         let mut kept = BTreeMap::new();
         for end in ends {

@@ -76,8 +76,9 @@ pub(crate) const BLOCK_BATCHES_MAX: u64 = 128;
 pub(crate) const LOWER_COMMITS_MAX: usize = 8;
 /// Blocks given to execution and not reported back.
 pub(crate) const EXECUTE_AHEAD: u64 = 64;
-/// Headers kept that are not final yet.
+/// Headers kept that are not final yet: more than an epoch has blocks, see [`Chain::keep_only`](crate::chain::Chain::keep_only).
 pub(crate) const OPEN_HEADERS_MAX: usize = 1024;
+const _: () = assert!(tally_types::genesis::EPOCH_BLOCKS_MAX < OPEN_HEADERS_MAX as u64);
 /// Final headers kept for proposals, catch-up and peers.
 pub(crate) const FINAL_HEADERS_KEPT: u64 = 1024;
 /// Batches of a lane kept that arrived before the one they follow.

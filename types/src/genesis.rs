@@ -68,7 +68,7 @@ pub struct Params {
     pub min_validator_stake: u64,
     /// Greatest distance of an `expire_time` from a block's time, milliseconds.
     pub max_expiry_ms: u64,
-    /// Blocks of an epoch, at least [`EPOCH_BLOCKS_MIN`].
+    /// Blocks of an epoch, [`EPOCH_BLOCKS_MIN`] to [`EPOCH_BLOCKS_MAX`].
     pub epoch_blocks: u64,
     /// How far execution may lag before blocks stay empty, in blocks, at least 4.
     pub execution_window: u64,
@@ -82,6 +82,9 @@ pub struct Params {
 
 /// Least `epoch_blocks`: an epoch must outlast the execution window, so that its last block can name the next set.
 pub const EPOCH_BLOCKS_MIN: u64 = 16;
+/// Most `epoch_blocks`: whoever catches up can hold the headers of a whole epoch, so those above a gap leave room for those
+/// that close it.
+pub const EPOCH_BLOCKS_MAX: u64 = 1000;
 
 impl Default for Params {
     fn default() -> Params {
@@ -270,7 +273,7 @@ fn check_params(params: &Params) -> Result<(), GenesisError> {
     in_range("min_opening_balance", params.min_opening_balance, 0, Amount::SUPPLY_MAX.0)?;
     in_range("min_validator_stake", params.min_validator_stake, 1, Amount::SUPPLY_MAX.0)?;
     in_range("max_expiry_ms", params.max_expiry_ms, 1000, DAY_MS)?;
-    in_range("epoch_blocks", params.epoch_blocks, EPOCH_BLOCKS_MIN, 1_000_000_000)?;
+    in_range("epoch_blocks", params.epoch_blocks, EPOCH_BLOCKS_MIN, EPOCH_BLOCKS_MAX)?;
     let window_max = params.epoch_blocks.saturating_sub(4).min(1000);
     in_range("execution_window", params.execution_window, 4, window_max)?;
     in_range("idle_interval_ms", params.idle_interval_ms, 10, DAY_MS)?;
@@ -410,6 +413,7 @@ mod tests {
             (|f| f.validators[0].consensus_public_key = "00".repeat(32), "no key anybody can sign with"),
             (|f| f.validators[0].stake = 999_999_999, "below params.min_validator_stake"),
             (|f| f.params.epoch_blocks = 15, "params.epoch_blocks: is 15"),
+            (|f| f.params.epoch_blocks = 1001, "params.epoch_blocks: is 1001"),
             (|f| f.params.execution_window = 3, "params.execution_window: is 3"),
             (|f| f.params.max_expiry_ms = 86_400_001, "params.max_expiry_ms"),
             (|f| f.params.base_fee = u64::MAX / 64, "params.base_fee"),

@@ -106,7 +106,8 @@ pub(super) struct Fetching {
     /// The final block whose payload keeps execution waiting, and since when. Peers may have let go of its batches: then
     /// only the block as a whole can be had.
     payload_gap: Option<(Height, u64)>,
-    /// Who was asked for a range of blocks, and when. An answer is taken however late it comes: it proves itself.
+    /// Who was asked for a range of blocks, and from when on that took too long. An answer is taken however late it comes: it
+    /// proves itself.
     asked: BTreeMap<Address, u64>,
     /// Who was asked last.
     asked_last: Option<Address>,
@@ -242,7 +243,9 @@ impl Machine {
         if now < self.fetching.ask_range_at_ms {
             return;
         }
-        if let Some(late) = self.fetching.asked_last.take().filter(|last| self.fetching.asked.contains_key(last)) {
+        // Another's answer may be why this replica asks again, long before the last one asked is late.
+        let is_late = |last: &Address| self.fetching.asked.get(last).is_some_and(|late_at| *late_at <= now);
+        if let Some(late) = self.fetching.asked_last.filter(is_late) {
             self.note_failure(late);
         }
         // Those who lately kept this replica waiting in vain come after those who did not: a liar costs one wait a minute. Not
@@ -261,7 +264,7 @@ impl Machine {
         self.fetching.patience_ms =
             self.fetching.patience_ms.saturating_mul(2).clamp(least, RANGE_PATIENCE_MAX_MS.max(least));
         self.fetching.ask_range_at_ms = now.saturating_add(self.fetching.patience_ms);
-        self.fetching.asked.insert(chosen, now);
+        self.fetching.asked.insert(chosen, self.fetching.ask_range_at_ms);
         out.push(Action::Ask(chosen, Fetch::Blocks { from, to: from.plus(FETCH_BLOCKS) }));
     }
 

@@ -24,7 +24,7 @@ use tally_types::{
 
 use crate::{
     agreement::{Agreement, Output},
-    chain::Chain,
+    chain::{Chain, Path},
     config::{Config, LOWER_COMMITS_MAX, Voting},
     event::{Action, Event, Kept, Now, Status},
     evidence::{Evidence, EvidenceKind},
@@ -385,7 +385,15 @@ impl Machine {
         let known = self.lower_commits.iter().any(|known| known.block == certificate.block);
         if lower && open && !known {
             if self.lower_commits.len() >= LOWER_COMMITS_MAX {
-                self.lower_commits.remove(0);
+                // Only for a higher one, or one that makes its block final in this turn: else one peer could have them written
+                // down in a circle.
+                let lowest = self.lower_commits.iter().enumerate().min_by_key(|(_, kept)| kept.view);
+                let Some((lowest, view)) = lowest.map(|(at, kept)| (at, kept.view)) else { return };
+                let now = matches!(self.chain.path(&certificate.block), Path::Open(_));
+                if certificate.view < view && !now {
+                    return;
+                }
+                self.lower_commits.remove(lowest);
             }
             self.lower_commits.push(certificate.clone());
             self.moves = self.moves.wrapping_add(1);

@@ -261,3 +261,57 @@ fn rule_s3_results_taken_back_from_the_journal_go_once_no_header_can_name_them()
     let kept = machine.kept();
     assert_eq!((kept.unexecuted, kept.unreleased, kept.results), (0, 1, 2));
 }
+
+/// Another's answer may come right after this one was asked.
+#[test]
+fn rule_s2_who_was_asked_a_moment_ago_is_not_late() {
+    let (mut machine, header, batches) = first_block(0, 1000);
+    machine.resume(NOW, &mut Vec::new());
+    let mut out = Vec::new();
+    let mut asked: Vec<Address> = Vec::new();
+    let mut ms = 0;
+    while asked.len() < 2 {
+        ms += 100;
+        for place in 1..4u32 {
+            let message = have_at(place, ms, vec![Tip::START; 4], Height(90));
+            machine.handle(later(ms), Event::Message { from: Address([place as u8 + 1; 32]), message }, &mut out);
+        }
+        machine.handle(later(ms), Event::Tick, &mut out);
+        let to = |action| if let Action::Ask(to, Fetch::Blocks { .. }) = action { Some(to) } else { None };
+        asked.extend(out.drain(..).filter_map(to));
+    }
+    let failed = |machine: &Machine, peer| machine.peers[peer].range_failed_ms.is_some();
+    assert!(failed(&machine, &asked[0]) && !failed(&machine, &asked[1]));
+    let block = FetchedBlock { header: Header::new(header.clone()), batches, commit: Some(committed(&header)) };
+    machine.handle(later(ms + 1), Event::Blocks { from: asked[0], blocks: vec![block] }, &mut out);
+    assert_eq!(machine.status().final_height, Height(1));
+    assert!(!failed(&machine, &asked[0]) && !failed(&machine, &asked[1]));
+}
+
+/// One peer may have them all, and tells them again and again.
+#[test]
+fn rule_p4_lower_commits_above_a_gap_are_not_written_down_in_a_circle() {
+    let (mut machine, mut header, _) = first_block(0, 1000);
+    machine.resume(NOW, &mut Vec::new());
+    let mut out = Vec::new();
+    let mut tell = |machine: &mut Machine, commit: &Arc<Certificate>| {
+        let message = Message::Certificates { entry: None, highest_commit: Some(commit.clone()) };
+        machine.handle(NOW, Event::Message { from: Address([2; 32]), message }, &mut out);
+        out.drain(..).filter(|action| matches!(action, Action::Persist(Record::Certificate(_)))).count()
+    };
+    header.cut = vec![Tip::START; 4];
+    header.parent = Hash::of(b"missing");
+    let mut commits = Vec::new();
+    for height in 2..=2 + LOWER_COMMITS_MAX as u64 + 1 {
+        (header.height, header.view) = (Height(height), View(height));
+        let block = Header::new(header.clone());
+        machine.keep_header(&block, &mut Vec::new());
+        commits.push(committed(&header));
+        header.parent = block.hash();
+    }
+    // One of a block far above raises the floor.
+    (header.height, header.view) = (Height(50), View(50));
+    assert_eq!(tell(&mut machine, &committed(&header)), 1);
+    let written: usize = (0..3).flat_map(|_| &commits).map(|commit| tell(&mut machine, commit)).sum();
+    assert_eq!(written, commits.len());
+}
