@@ -30,6 +30,8 @@ const CHECKS_MAX: usize = 2048;
 const CHECKS_PER_BATCH: usize = 256;
 /// Ids remembered of transactions that expired.
 const EXPIRED_KEPT: usize = 100_000;
+/// Transactions waited for, above which those that nobody waits for any more are looked for.
+const WAITED_FOR_MAX: usize = 2 * 16_384;
 /// Calls that wait for one transaction.
 const WAITERS_PER_TRANSACTION_MAX: usize = 64;
 
@@ -205,6 +207,10 @@ impl Admission {
     /// Resolves when a block executes or discards the transaction, or when it expires; none: too many wait for it.
     pub fn wait(&self, id: Hash) -> Option<oneshot::Receiver<()>> {
         let mut inner = self.lock();
+        // Blocks sweep too, but without agreement there are none.
+        if inner.waiters.len() >= WAITED_FOR_MAX {
+            inner.sweep_waiters();
+        }
         let waiters = inner.waiters.entry(id).or_default();
         // Calls that ended leave their place.
         waiters.retain(|waiter| !waiter.is_closed());
@@ -230,7 +236,7 @@ impl Admission {
         for id in discarded {
             inner.forget(id);
         }
-        inner.waiters.retain(|_, waiters| waiters.iter().any(|waiter| !waiter.is_closed()));
+        inner.sweep_waiters();
     }
 }
 
@@ -254,6 +260,10 @@ fn check_all(mut queue: mpsc::Receiver<Checking>) {
 }
 
 impl Inner {
+    fn sweep_waiters(&mut self) {
+        self.waiters.retain(|_, waiters| waiters.iter().any(|waiter| !waiter.is_closed()));
+    }
+
     fn forget(&mut self, id: &Hash) {
         if let Some(transaction) = self.pending.remove(id) {
             let (sender, nonce) = (transaction.sender(), transaction.body().nonce);
@@ -286,4 +296,22 @@ fn ensure_free(held: Option<&BTreeMap<Nonce, Hash>>, nonce: Nonce) -> Result<(),
     let Some(holder) = nonces.get(&nonce).copied() else { return Ok(()) };
     let highest = nonces.keys().next_back().copied().unwrap_or_default();
     Err(AdmissionError::NonceHeld { nonce, holder, next: highest.next() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn places_of_calls_that_ended_are_found_without_a_block() {
+        let (to_driver, _) = mpsc::channel(1);
+        let admission = Admission::new(to_driver);
+        let kept = admission.wait(Hash::of(b"kept")).unwrap();
+        for number in 0..3 * WAITED_FOR_MAX {
+            drop(admission.wait(Hash::of(&number.to_be_bytes())));
+        }
+        assert!(admission.lock().waiters.len() <= WAITED_FOR_MAX);
+        admission.settle(&[Hash::of(b"kept")], &[], UnixMillis(0));
+        kept.await.unwrap();
+    }
 }

@@ -1,10 +1,13 @@
-//! The connections of clients and of other validators: bounded in number, told apart from sockets that never say anything, and without a spin when
-//! the process runs out of descriptors.
+//! The connections of clients and of other validators: bounded in number, told apart from those that
+//! never say anything, or never who they are, and without a spin when the process runs out of descriptors.
 
 use std::{
     io,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -23,18 +26,28 @@ const BACK_OFF: Duration = Duration::from_millis(100);
 /// What an HTTP/2 client sends first.
 const PREFACE_BYTES: usize = 24;
 
-/// Accepts connections until the receiving end goes away: at most `connections_max` at once, and none that has not
-/// begun to speak HTTP/2 after `first_bytes`.
+/// How a connection earns its place.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Entry {
+    /// Its first bytes are those of HTTP/2.
+    Speaks,
+    /// Somebody on it proved who he is ([`ConnectionHandle::caller_is_known`]).
+    Known,
+}
+
+/// Accepts connections until the receiving end goes away: at most `connections_max` at once, and none that has not earned its
+/// place after `patience`.
 pub(crate) fn accept(
     listener: TcpListener,
     connections_max: usize,
-    first_bytes: Duration,
+    entry: Entry,
+    patience: Duration,
 ) -> ReceiverStream<io::Result<Connection>> {
     let (sender, receiver) = mpsc::channel(1);
     let places = Arc::new(Semaphore::new(connections_max));
     tokio::spawn(async move {
         tokio::select! {
-            () = accept_all(&listener, &places, first_bytes, &sender) => {}
+            () = accept_all(&listener, &places, entry, patience, &sender) => {}
             () = sender.closed() => {}
         }
     });
@@ -44,7 +57,8 @@ pub(crate) fn accept(
 async fn accept_all(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
-    first_bytes: Duration,
+    entry: Entry,
+    patience: Duration,
     sender: &mpsc::Sender<io::Result<Connection>>,
 ) {
     // A place first: whoever finds none waits in the kernel's queue, which is bounded too.
@@ -52,11 +66,10 @@ async fn accept_all(
         let stream = accept_one(listener).await;
         // Answers are small; waiting to fill packets would cost a client 40 ms. Fails only on a dead socket.
         let _ = stream.set_nodelay(true);
-        let silence = Silence { deadline: Box::pin(tokio::time::sleep(first_bytes)), bytes: 0 };
-        let hang_up = HangUp::default();
-        let hung_up: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(hang_up.clone().waited_for());
-        let connection =
-            Connection { stream, silence: Some(silence), hang_up, hung_up: Some(hung_up), _permit: permit };
+        let trial = Trial { entry, deadline: Box::pin(tokio::time::sleep(patience)), bytes: 0 };
+        let handle = ConnectionHandle::default();
+        let hung_up: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(handle.clone().hung_up());
+        let connection = Connection { stream, trial: Some(trial), handle, hung_up: Some(hung_up), _permit: permit };
         if sender.send(Ok(connection)).await.is_err() {
             return;
         }
@@ -79,43 +92,55 @@ async fn accept_one(listener: &TcpListener) -> TcpStream {
     }
 }
 
-/// A connection of a client.
+/// A connection of a client or a validator.
 pub(crate) struct Connection {
     stream: TcpStream,
-    /// Until the client has said that it speaks HTTP/2.
-    silence: Option<Silence>,
-    hang_up: HangUp,
+    /// Until it has earned its place.
+    trial: Option<Trial>,
+    handle: ConnectionHandle,
     /// None once it has happened: a future that ended is not polled again.
     hung_up: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     _permit: OwnedSemaphorePermit,
 }
 
-/// Closes the connection that a request came over. Every request carries one.
+/// The connection that a request came over. Every request carries one.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct HangUp(Arc<Notify>);
+pub(crate) struct ConnectionHandle(Arc<Ends>);
 
-impl HangUp {
-    /// Does it, as if the client had gone away.
-    pub(crate) fn now(&self) {
-        self.0.notify_one();
+#[derive(Debug, Default)]
+struct Ends {
+    hang_up: Notify,
+    is_known: AtomicBool,
+}
+
+impl ConnectionHandle {
+    /// Closes it, as if the client had gone away.
+    pub(crate) fn hang_up(&self) {
+        self.0.hang_up.notify_one();
     }
 
-    async fn waited_for(self) {
-        self.0.notified().await;
+    /// A signature over this connection's purpose held.
+    pub(crate) fn caller_is_known(&self) {
+        self.0.is_known.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) async fn hung_up(self) {
+        self.0.hang_up.notified().await;
     }
 }
 
 #[derive(Debug)]
-struct Silence {
+struct Trial {
+    entry: Entry,
     deadline: Pin<Box<Sleep>>,
     bytes: usize,
 }
 
 impl Connected for Connection {
-    type ConnectInfo = HangUp;
+    type ConnectInfo = ConnectionHandle;
 
-    fn connect_info(&self) -> HangUp {
-        self.hang_up.clone()
+    fn connect_info(&self) -> ConnectionHandle {
+        self.handle.clone()
     }
 }
 
@@ -131,13 +156,18 @@ impl AsyncRead for Connection {
         }
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
-        let Some(silence) = &mut self.silence else { return polled };
-        silence.bytes = silence.bytes.saturating_add(buffer.filled().len().saturating_sub(before));
-        if silence.bytes >= PREFACE_BYTES {
-            self.silence = None;
+        let is_known = self.handle.0.is_known.load(Ordering::Relaxed);
+        let Some(trial) = &mut self.trial else { return polled };
+        trial.bytes = trial.bytes.saturating_add(buffer.filled().len().saturating_sub(before));
+        let has_passed = match trial.entry {
+            Entry::Speaks => trial.bytes >= PREFACE_BYTES,
+            Entry::Known => is_known,
+        };
+        if has_passed {
+            self.trial = None;
             return polled;
         }
-        if polled.is_pending() && silence.deadline.as_mut().poll(context).is_ready() {
+        if polled.is_pending() && trial.deadline.as_mut().poll(context).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         polled
@@ -167,5 +197,45 @@ impl AsyncWrite for Connection {
 
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio_stream::StreamExt as _;
+
+    use super::*;
+
+    /// What a read of a connection that went on speaking for long comes to, and whether its caller was known.
+    async fn outcome(entry: Entry, known: bool) -> io::Result<()> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut connections = accept(listener, 1, entry, Duration::from_millis(50));
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let mut connection = connections.next().await.unwrap().unwrap();
+        let talking = tokio::spawn(async move {
+            for _ in 0..50 {
+                client.write_all(&[0; PREFACE_BYTES]).await?;
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            io::Result::Ok(())
+        });
+        if known {
+            connection.connect_info().caller_is_known();
+        }
+        let mut read = Vec::new();
+        let ended = connection.read_to_end(&mut read).await.map(|_| ());
+        drop(connection);
+        let _ = talking.await.unwrap();
+        ended
+    }
+
+    #[tokio::test]
+    async fn who_speaks_on_without_saying_who_it_is_loses_its_place_between_validators() {
+        let ended = outcome(Entry::Known, false).await.map_err(|error| error.kind());
+        assert_eq!(ended, Err(io::ErrorKind::TimedOut));
+        outcome(Entry::Known, true).await.unwrap();
+        outcome(Entry::Speaks, false).await.unwrap();
     }
 }

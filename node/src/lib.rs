@@ -9,6 +9,7 @@
 pub mod admission;
 pub mod api;
 pub mod bench;
+mod calls;
 pub mod check;
 pub mod cli;
 pub mod config;

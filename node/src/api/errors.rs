@@ -27,7 +27,7 @@ pub(super) const DOMAIN: &str = "tally.v1";
 
 /// Why a call is refused.
 #[derive(Debug)]
-pub(super) struct Refusal(Box<Content>);
+pub(crate) struct Refusal(Box<Content>);
 
 #[derive(Debug)]
 struct Content {
@@ -95,7 +95,7 @@ fn name_of(reason: ErrorReason) -> &'static str {
 
 impl Refusal {
     /// A refusal; the message says what happened and what to do.
-    pub(super) fn new(reason: ErrorReason, message: impl fmt::Display) -> Refusal {
+    pub(crate) fn new(reason: ErrorReason, message: impl fmt::Display) -> Refusal {
         let message = message.to_string();
         Refusal(Box::new(Content { reason, message, metadata: Vec::new(), violation: None }))
     }
@@ -108,21 +108,21 @@ impl Refusal {
     }
 
     /// The node's own fault: told to its log, not to the client.
-    pub(super) fn internal(what: &'static str, error: &dyn fmt::Display) -> Refusal {
+    pub(crate) fn internal(what: &'static str, error: &dyn fmt::Display) -> Refusal {
         tracing::error!(%error, "client API: {what}");
         Refusal::new(ErrorReason::Internal, "this node cannot answer now; its operator finds the cause in the log")
     }
 
     /// Adds metadata.
     #[must_use]
-    pub(super) fn with(mut self, key: &'static str, value: impl ToString) -> Refusal {
+    pub(crate) fn with(mut self, key: &'static str, value: impl ToString) -> Refusal {
         self.0.metadata.push((key, value.to_string()));
         self
     }
 
     /// Adds metadata, unless that key is there already.
     #[must_use]
-    pub(super) fn with_default(self, key: &'static str, value: impl ToString) -> Refusal {
+    pub(crate) fn with_default(self, key: &'static str, value: impl ToString) -> Refusal {
         if self.0.metadata.iter().any(|(known, _)| *known == key) { self } else { self.with(key, value) }
     }
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::calls::Bounds;
+
 /// Most bytes of a request; above: REQUEST_TOO_LARGE. Only SubmitTransactions comes near it.
 pub(super) const REQUEST_BYTES_MAX: usize = 256 * 1024;
 /// Most transactions of one SubmitTransactions; above: FIELD_INVALID.
@@ -56,6 +58,8 @@ pub struct Limits {
     pub arrival: Duration,
     /// Bytes of requests that are arriving, over all connections; above: TOO_MANY_STREAMS to the one on its way for longest.
     pub arriving_bytes_max: usize,
+    /// Bytes of answers that are leaving, over all connections; above: the connection of the one on its way for longest is closed.
+    pub leaving_bytes_max: usize,
     /// How long a stream's reader may leave a message untaken; after: SLOW_CONSUMER.
     pub slow_reader: Duration,
     /// How long an answer, or the end of a stream, may lie untaken; after: the connection is closed.
@@ -92,6 +96,7 @@ impl Default for Limits {
             connection_age_max: Duration::from_secs(2 * 60 * 60),
             arrival: Duration::from_secs(30),
             arriving_bytes_max: 64 * 1024 * 1024,
+            leaving_bytes_max: 256 * 1024 * 1024,
             slow_reader: Duration::from_secs(10),
             untaken: Duration::from_secs(20),
             heartbeat: Duration::from_secs(5),
@@ -102,6 +107,19 @@ impl Default for Limits {
             snapshot_kept: Duration::from_secs(60),
             health_interval: Duration::from_millis(250),
             drain: Duration::from_secs(5),
+        }
+    }
+}
+
+impl Limits {
+    /// What holds for every call.
+    pub(crate) fn of_calls(&self) -> Bounds {
+        Bounds {
+            arrival: self.arrival,
+            arriving_bytes_max: self.arriving_bytes_max,
+            untaken: self.untaken,
+            leaving_bytes_max: self.leaving_bytes_max,
+            endless: None,
         }
     }
 }

@@ -8,15 +8,13 @@
 //! [`crate::admission::Admission`]. `node::run` calls [`serve`].
 //!
 //! One file per service; what they share: [`render`] turns what is stored into messages, [`history`] finds
-//! transactions, [`pages`] cuts lists, [`streams`] follows the chain, [`snapshots`] keeps the state of a listing, [`calls`]
-//! and [`arriving`] bound every call in time and memory.
+//! transactions, [`pages`] cuts lists, [`streams`] follows the chain, [`snapshots`] keeps the state of a listing. Every call is
+//! bound in time and memory by [`crate::calls`].
 
 mod accounts;
-mod arriving;
 mod blocks;
-mod calls;
 mod chain;
-mod errors;
+pub(crate) mod errors;
 mod health;
 mod history;
 mod limits;

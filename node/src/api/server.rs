@@ -18,12 +18,15 @@ use tower::util::MapResponseLayer;
 
 use super::{
     Api, Limits,
-    calls::CallsLayer,
     health::{self, SERVICES},
     limits::REQUEST_BYTES_MAX,
     transport,
 };
-use crate::{context::Shared, incoming};
+use crate::{
+    calls::CallsLayer,
+    context::Shared,
+    incoming::{self, Entry},
+};
 
 /// Serves clients on `listener` until `shutdown` resolves or the node stops, then lets open calls end for a few seconds.
 pub async fn serve(
@@ -56,7 +59,7 @@ pub async fn serve_with(
         .http2_keepalive_timeout(Some(limits.keepalive_timeout))
         .max_connection_age(limits.connection_age_max)
         .layer(MapResponseLayer::new(transport::explain::<Body>))
-        .layer(CallsLayer::new(&limits))
+        .layer(CallsLayer::new(limits.of_calls()))
         .add_service(reflection_v1.max_decoding_message_size(REQUEST_BYTES_MAX))
         .add_service(reflection_v1alpha.max_decoding_message_size(REQUEST_BYTES_MAX))
         .add_service(health_server.max_decoding_message_size(REQUEST_BYTES_MAX))
@@ -66,14 +69,17 @@ pub async fn serve_with(
         .add_service(ValidatorServiceServer::new(api.clone()).max_decoding_message_size(REQUEST_BYTES_MAX))
         .add_service(ChainServiceServer::new(api.clone()).max_decoding_message_size(REQUEST_BYTES_MAX))
         .add_service(NodeServiceServer::new(api.clone()).max_decoding_message_size(REQUEST_BYTES_MAX))
-        .serve_with_incoming_shutdown(incoming::accept(listener, limits.connections_max, limits.first_bytes), async {
-            tokio::select! {
-                () = shutdown => {}
-                // An error means that whoever could stop the node is gone, which is as good as stopping.
-                _ = stopping.wait_for(|stopping| *stopping) => {}
-            }
-            close.send_replace(true);
-        });
+        .serve_with_incoming_shutdown(
+            incoming::accept(listener, limits.connections_max, Entry::Speaks, limits.first_bytes),
+            async {
+                tokio::select! {
+                    () = shutdown => {}
+                    // An error means that whoever could stop the node is gone, which is as good as stopping.
+                    _ = stopping.wait_for(|stopping| *stopping) => {}
+                }
+                close.send_replace(true);
+            },
+        );
 
     let housekeeping = tokio::spawn(health::keep(reporter, api.clone()));
     let served = tokio::select! {

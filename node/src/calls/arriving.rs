@@ -1,13 +1,8 @@
-//! A request on its way here: how long it may take to arrive whole, and how many bytes of unfinished ones are held.
-//!
-//! The bytes are bounded over all connections, because memory is. Above the bound **the oldest goes**, not the newest: who sends
-//! slowly holds bytes only while nobody else needs them, and a request that arrives at the pace of a network is never the oldest
-//! for long.
+//! A request on its way here: how long it may take to arrive whole, and how many bytes of unfinished ones are held ([`super::room`]).
 
 use std::{
-    collections::BTreeMap,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -20,29 +15,11 @@ use tokio::{
 };
 use tonic::{Status, body::Body};
 
-use super::errors::Refusal;
+use super::room::Room;
+use crate::api::errors::Refusal;
 
-/// Where the bytes of unfinished requests are counted, for all connections.
-#[derive(Debug)]
-pub(super) struct Room {
-    bytes_max: usize,
-    held: Mutex<Held>,
-}
-
-#[derive(Debug, Default)]
-struct Held {
-    bytes: usize,
-    next_id: u64,
-    /// By age: a smaller id came earlier.
-    requests: BTreeMap<u64, Holding>,
-}
-
-#[derive(Debug)]
-struct Holding {
-    bytes: usize,
-    /// Its end tells the request that it lost its place.
-    _stay: oneshot::Sender<()>,
-}
+/// Its end tells a request that it lost its place.
+pub(super) type Stay = oneshot::Sender<()>;
 
 /// A request's place in the room.
 #[derive(Debug)]
@@ -51,67 +28,19 @@ struct Place {
     lost: oneshot::Receiver<()>,
 }
 
-impl Room {
-    pub(super) fn new(bytes_max: usize) -> Room {
-        Room { bytes_max, held: Mutex::default() }
-    }
-
-    fn held(&self) -> MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn enter(&self) -> Place {
-        let (stay, lost) = oneshot::channel();
-        let mut held = self.held();
-        let id = held.next_id;
-        held.next_id += 1;
-        held.requests.insert(id, Holding { bytes: 0, _stay: stay });
-        Place { id, lost }
-    }
-
-    /// Counts `bytes` for the request `id`, and takes its place if it alone is beyond the bound, or else the places of the
-    /// oldest until all that stay are within it.
-    fn hold(&self, id: u64, bytes: usize) {
-        let held = &mut *self.held();
-        let Some(holding) = held.requests.get_mut(&id) else { return };
-        holding.bytes = holding.bytes.saturating_add(bytes);
-        held.bytes = held.bytes.saturating_add(bytes);
-        if holding.bytes > self.bytes_max {
-            held.remove(id);
-        }
-        while held.bytes > self.bytes_max
-            && let Some((_, oldest)) = held.requests.pop_first()
-        {
-            held.bytes = held.bytes.saturating_sub(oldest.bytes);
-        }
-    }
-
-    fn leave(&self, id: u64) {
-        self.held().remove(id);
-    }
-}
-
-impl Held {
-    fn remove(&mut self, id: u64) {
-        if let Some(gone) = self.requests.remove(&id) {
-            self.bytes = self.bytes.saturating_sub(gone.bytes);
-        }
-    }
-}
-
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Arriving {
     body: Body,
     overdue: Pin<Box<Sleep>>,
-    room: Arc<Room>,
+    room: Arc<Room<Stay>>,
     /// From its first bytes on.
     place: Option<Place>,
 }
 
 impl Arriving {
     /// `body`, which is due whole at `due`.
-    pub(super) fn new(body: Body, due: Instant, room: Arc<Room>) -> Arriving {
+    pub(super) fn new(body: Body, due: Instant, room: Arc<Room<Stay>>) -> Arriving {
         Arriving { body, overdue: Box::pin(sleep_until(due)), room, place: None }
     }
 
@@ -123,7 +52,7 @@ impl Arriving {
     fn displaced(&self) -> Status {
         let message = "this node holds as many bytes of requests as it takes, and this one has been on its way for longest; \
                        try again, or another node";
-        Refusal::new(ErrorReason::TooManyStreams, message).with("maximum", self.room.bytes_max).into()
+        Refusal::new(ErrorReason::TooManyStreams, message).with("maximum", self.room.bytes_max()).into()
     }
 }
 
@@ -136,8 +65,11 @@ impl http_body::Body for Arriving {
         let polled = Pin::new(&mut this.body).poll_frame(context);
         if let Poll::Ready(Some(Ok(frame))) = &polled {
             let bytes = frame.data_ref().map_or(0, Bytes::len);
-            let place = this.place.get_or_insert_with(|| this.room.enter());
-            this.room.hold(place.id, bytes);
+            let place = this.place.get_or_insert_with(|| {
+                let (stay, lost) = oneshot::channel();
+                Place { id: this.room.enter(stay), lost }
+            });
+            drop(this.room.hold(place.id, bytes));
         }
         if this.is_displaced(context) {
             this.place = None;
@@ -199,10 +131,7 @@ mod tests {
     async fn the_request_on_its_way_for_longest_goes_when_there_is_no_room() {
         let room = Arc::new(Room::new(1000));
         let due = Instant::now() + std::time::Duration::from_secs(3600);
-        let held = || {
-            let held = room.held();
-            (held.bytes, held.requests.len())
-        };
+        let held = || room.held_now();
         let stalled = |bytes| Arriving::new(Body::new(Stalled(Bytes::from(vec![0; bytes]))), due, room.clone());
         let (mut oldest, mut older) = (stalled(400), stalled(400));
         assert_eq!(next(&mut oldest).await, Ok(400));

@@ -1,23 +1,19 @@
-//! What holds for every call, whatever its service: the caller's deadline, the bounds of a request on its way
-//! ([`super::arriving`]), and how long an answer may lie untaken.
-//!
-//! HTTP/2 lets a client stop an answer by closing its window, with the connection alive: nothing on the way then times out, and
-//! what the answer holds is held for as long as the client likes. So the connection is closed.
+//! What holds for every call of clients and of validators, whatever its service: the caller's deadline, the bounds of a request
+//! on its way here ([`arriving`]), and of an answer on its way out ([`leaving`]).
+
+mod arriving;
+mod leaving;
+mod room;
 
 use std::{
-    pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    any::Any,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
-use bytes::Bytes;
-use http_body::{Frame, SizeHint};
 use tally_proto::v1::ErrorReason;
-use tokio::{
-    sync::oneshot,
-    time::{Instant, Sleep, sleep_until, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 use tonic::{
     Status,
     body::Body,
@@ -28,28 +24,40 @@ use tonic::{
 };
 use tower::Layer;
 
-use super::{
-    Limits,
-    arriving::{Arriving, Room},
-    errors::Refusal,
-};
-use crate::incoming::HangUp;
+use self::{arriving::Arriving, leaving::Leaving, room::Room};
+use crate::{api::errors::Refusal, incoming::ConnectionHandle};
 
 /// tonic keeps deadlines too, but answers without a reason; this much earlier it has nothing left to do.
 const AHEAD_OF_TONIC: Duration = Duration::from_millis(1);
 
+/// The bounds of all calls of a server.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// How long a request may take to arrive whole; after: REQUEST_INCOMPLETE.
+    pub arrival: Duration,
+    /// Bytes of requests that are arriving, over all connections; above: TOO_MANY_STREAMS to the one on its way for longest.
+    pub arriving_bytes_max: usize,
+    /// How long an answer may lie untaken; after: the connection is closed.
+    pub untaken: Duration,
+    /// Bytes of answers that are leaving, over all connections; above: the connection of the one on its way for longest is closed.
+    pub leaving_bytes_max: usize,
+    /// The path of a call whose request does not end; what arrives there is for its service to bound.
+    pub endless: Option<&'static str>,
+}
+
 /// See the module.
 #[derive(Clone, Debug)]
-pub(super) struct CallsLayer {
-    arrival: Duration,
-    untaken: Duration,
-    room: Arc<Room>,
+pub(crate) struct CallsLayer {
+    bounds: Bounds,
+    arriving: Arc<Room<arriving::Stay>>,
+    leaving: Arc<Room<ConnectionHandle>>,
 }
 
 impl CallsLayer {
-    pub(super) fn new(limits: &Limits) -> CallsLayer {
-        let room = Arc::new(Room::new(limits.arriving_bytes_max));
-        CallsLayer { arrival: limits.arrival, untaken: limits.untaken, room }
+    pub(crate) fn new(bounds: Bounds) -> CallsLayer {
+        let arriving = Arc::new(Room::new(bounds.arriving_bytes_max));
+        let leaving = Arc::new(Room::new(bounds.leaving_bytes_max));
+        CallsLayer { bounds, arriving, leaving }
     }
 }
 
@@ -60,6 +68,12 @@ impl<S> Layer<S> for CallsLayer {
         Calls { inner, rules: self.clone() }
     }
 }
+
+/// Put into an answer's extensions: dropped when the answer has left, or never will.
+#[derive(Clone)]
+pub(crate) struct KeptWhileLeaving(
+    #[expect(dead_code, reason = "its end is what counts")] pub Arc<dyn Any + Send + Sync>,
+);
 
 /// A service whose calls keep the rules.
 #[derive(Clone, Debug)]
@@ -82,22 +96,30 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let CallsLayer { arrival, untaken, room } = self.rules.clone();
+        let CallsLayer { bounds, arriving, leaving } = self.rules.clone();
         let now = Instant::now();
         let allowed = allowed_time(request.headers()).map(|time| time.saturating_sub(AHEAD_OF_TONIC));
         // A time beyond what a clock can name is none.
         let deadline = allowed.and_then(|time| now.checked_add(time));
-        let hang_up = request.extensions().get::<HangUp>().cloned();
-        let answering = self.inner.call(request.map(|body| Body::new(Arriving::new(body, now + arrival, room))));
+        let connection = request.extensions().get::<ConnectionHandle>().cloned();
+        let answering = match bounds.endless == Some(request.uri().path()) {
+            true => self.inner.call(request),
+            false => {
+                self.inner.call(request.map(|body| Body::new(Arriving::new(body, now + bounds.arrival, arriving))))
+            }
+        };
         Box::pin(async move {
-            let response = match deadline {
+            let mut response = match deadline {
                 None => answering.await?,
                 Some(deadline) => match timeout_at(deadline, answering).await {
                     Ok(response) => response?,
                     Err(_) => return Ok(Status::from(late()).into_http()),
                 },
             };
-            Ok(response.map(|body| Body::new(Leaving::new(body, deadline, untaken, hang_up))))
+            let kept = response.extensions_mut().remove::<KeptWhileLeaving>();
+            let line =
+                connection.map(|connection| leaving::Line { connection, untaken: bounds.untaken, room: leaving });
+            Ok(response.map(|body| Body::new(Leaving::new(body, deadline, line, kept))))
         })
     }
 }
@@ -125,84 +147,6 @@ fn late() -> Refusal {
     )
 }
 
-/// An answer, or a stream of them, on its way to the caller.
-#[derive(Debug)]
-struct Leaving {
-    body: Body,
-    deadline: Option<Pin<Box<Sleep>>>,
-    is_over: bool,
-    /// Since when something may lie here untaken; none while this node is the one that has nothing to say.
-    idle_since: Arc<Mutex<Option<Instant>>>,
-    /// Its end tells the watch that nothing lies here any more.
-    _watched: Option<oneshot::Sender<()>>,
-}
-
-impl Leaving {
-    fn new(body: Body, deadline: Option<Instant>, untaken: Duration, hang_up: Option<HangUp>) -> Leaving {
-        let idle_since = Arc::new(Mutex::new(Some(Instant::now())));
-        let watched = hang_up.map(|hang_up| {
-            let (watched, gone) = oneshot::channel();
-            tokio::spawn(watch(idle_since.clone(), untaken, gone, hang_up));
-            watched
-        });
-        let deadline = deadline.map(|deadline| Box::pin(sleep_until(deadline)));
-        Leaving { body, deadline, is_over: false, idle_since, _watched: watched }
-    }
-}
-
-/// Closes the connection of an answer that lies untaken for too long.
-async fn watch(
-    idle_since: Arc<Mutex<Option<Instant>>>,
-    untaken: Duration,
-    mut gone: oneshot::Receiver<()>,
-    hang_up: HangUp,
-) {
-    loop {
-        let since = idle_since.lock().unwrap_or_else(PoisonError::into_inner).unwrap_or_else(Instant::now);
-        let due = since + untaken;
-        if due <= Instant::now() {
-            return hang_up.now();
-        }
-        if timeout_at(due, &mut gone).await.is_ok() {
-            return;
-        }
-    }
-}
-
-impl http_body::Body for Leaving {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let this = &mut *self;
-        if this.is_over {
-            return Poll::Ready(None);
-        }
-        let mut polled = Pin::new(&mut this.body).poll_frame(context);
-        let deadline = this.deadline.as_mut().filter(|_| polled.is_pending());
-        if deadline.is_some_and(|deadline| deadline.as_mut().poll(context).is_ready()) {
-            this.is_over = true;
-            let mut trailers = HeaderMap::new();
-            polled = match Status::from(late()).add_header(&mut trailers) {
-                Ok(()) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
-                Err(status) => Poll::Ready(Some(Err(status))),
-            };
-        }
-        // Asked again, the caller took what was here before.
-        let idle_since = polled.is_ready().then(Instant::now);
-        *this.idle_since.lock().unwrap_or_else(PoisonError::into_inner) = idle_since;
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.is_over || self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -211,7 +155,8 @@ mod tests {
     async fn a_call_past_its_deadline_is_answered_with_a_reason() {
         let never = tower::service_fn(|_: Request<Body>| std::future::pending::<Result<Response<Body>, Status>>());
         let request = Request::builder().header("grpc-timeout", "5m").body(Body::empty()).unwrap();
-        let response = CallsLayer::new(&Limits::default()).layer(never).call(request).await.unwrap();
+        let response =
+            CallsLayer::new(crate::api::Limits::default().of_calls()).layer(never).call(request).await.unwrap();
         let status = Status::from_header_map(response.headers()).unwrap();
         let details = tonic_types::StatusExt::get_error_details(&status);
         assert_eq!(status.code(), tonic::Code::DeadlineExceeded);

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
@@ -16,23 +16,42 @@ use tally_proto::consensus::{
 use tally_types::{Address, Batch, Hash, Header, Seq, Signature, Tip, signature::SignatureCheck};
 use tokio::{
     net::TcpListener,
-    sync::{mpsc, oneshot},
+    sync::{Semaphore, mpsc, oneshot},
     time::timeout,
 };
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Code, Request, Response, Status, Streaming, transport::Server};
 
 use super::{Input, MESSAGE_BYTES_MAX, PROTOCOL_VERSION, Peers, read, transaction_checks};
-use crate::{incoming, signing::envelope_bytes, store::journal::Position};
+use crate::{
+    calls::{Bounds, CallsLayer, KeptWhileLeaving},
+    incoming::{self, ConnectionHandle, Entry},
+    signing::envelope_bytes,
+    store::journal::Position,
+};
 
-/// How long a peer may take for its greeting.
+/// How long a peer may take for its greeting, and for the first signature on a connection.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
+/// The one call whose request does not end.
+const EXCHANGE: &str = "/tally.consensus.v1.ConsensusService/Exchange";
+/// What holds for every call between validators.
+const CALLS: Bounds = Bounds {
+    arrival: Duration::from_secs(30),
+    arriving_bytes_max: 64 * 1024 * 1024,
+    untaken: Duration::from_secs(20),
+    leaving_bytes_max: 256 * 1024 * 1024,
+    endless: Some(EXCHANGE),
+};
 /// Connections to the peer port, in all.
 const CONNECTIONS_MAX: usize = 1024;
 /// Streams of one validator: votes and batches, and the same again while it reconnects.
 const STREAMS_PER_PEER_MAX: usize = 4;
-/// Questions of one validator answered at once.
+/// Questions of one validator open at once, from the signature to the last byte of the answer.
 const QUESTIONS_PER_PEER_MAX: usize = 8;
+/// Of these, ranges of blocks; a validator asks for one at a time, and for one more while it reconnects.
+const RANGES_PER_PEER_MAX: usize = 2;
+/// Questions of anybody how far this validator is, at once.
+const STATUS_QUESTIONS_MAX: usize = 4;
 /// Counters remembered of one validator's greetings, and of its questions.
 const COUNTERS_KEPT: usize = 1024;
 /// Hashes or digests in one question.
@@ -49,16 +68,18 @@ pub(super) const BLOCKS_LIMIT: u64 = 1000;
 /// Serves the peer port until the node stops.
 pub async fn serve(listener: TcpListener, peers: Arc<Peers>) -> Result<(), tonic::transport::Error> {
     let mut stopping = peers.stopping.clone();
-    let service = Service { peers, open: Arc::default() };
+    let service = Service { peers, open: Arc::default(), status: Semaphore::new(STATUS_QUESTIONS_MAX) };
     let service = ConsensusServiceServer::new(service).max_decoding_message_size(MESSAGE_BYTES_MAX);
+    let connections = incoming::accept(listener, CONNECTIONS_MAX, Entry::Known, GREETING_TIMEOUT);
     Server::builder()
         .max_concurrent_streams(16)
         .http2_keepalive_interval(Some(Duration::from_secs(5)))
         .http2_keepalive_timeout(Some(Duration::from_secs(5)))
         .initial_stream_window_size(4 * 1024 * 1024)
         .initial_connection_window_size(8 * 1024 * 1024)
+        .layer(CallsLayer::new(CALLS))
         .add_service(service)
-        .serve_with_incoming_shutdown(incoming::accept(listener, CONNECTIONS_MAX, GREETING_TIMEOUT), async move {
+        .serve_with_incoming_shutdown(connections, async move {
             let _ = stopping.wait_for(|stopping| *stopping).await;
         })
         .await
@@ -67,10 +88,18 @@ pub async fn serve(listener: TcpListener, peers: Arc<Peers>) -> Result<(), tonic
 /// Open streams and questions per validator, and what each has begun them with.
 #[derive(Debug, Default)]
 struct Open {
-    streams: BTreeMap<Address, usize>,
-    questions: BTreeMap<Address, usize>,
+    /// By the counter of the greeting; the end of the sender ends the stream.
+    streams: BTreeMap<Address, BTreeMap<u64, oneshot::Sender<()>>>,
+    questions: BTreeMap<(Address, Kind), usize>,
     greeted_with: BTreeMap<Address, Counters>,
     asked_with: BTreeMap<Address, Counters>,
+}
+
+/// Questions are counted by kind: a range takes minutes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Range,
+    Piece,
 }
 
 /// Counters one validator has sealed greetings, or questions, with lately. Whoever recorded one cannot use it again to take
@@ -96,38 +125,92 @@ impl Counters {
 struct Service {
     peers: Arc<Peers>,
     open: Arc<Mutex<Open>>,
+    status: Semaphore,
 }
 
-/// Gives its place back when the stream or question ends.
-struct Place {
+/// Gives the place of a stream back when it ends.
+struct StreamPlace {
     open: Arc<Mutex<Open>>,
     peer: Address,
-    stream: bool,
+    counter: u64,
 }
 
-impl Drop for Place {
+impl Drop for StreamPlace {
     fn drop(&mut self) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let counts = if self.stream { &mut open.streams } else { &mut open.questions };
-        if let Some(count) = counts.get_mut(&self.peer) {
+        if let Some(streams) = open.streams.get_mut(&self.peer) {
+            streams.remove(&self.counter);
+        }
+    }
+}
+
+/// Gives the place of a question back when the answer has left.
+struct QuestionPlace {
+    open: Arc<Mutex<Open>>,
+    peer: Address,
+    kind: Kind,
+}
+
+impl Drop for QuestionPlace {
+    fn drop(&mut self) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = open.questions.get_mut(&(self.peer, self.kind)) {
             *count = count.saturating_sub(1);
         }
     }
 }
 
-impl Service {
-    fn take_place(&self, peer: Address, stream: bool) -> Result<Place, Status> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let (counts, most) = match stream {
-            true => (&mut open.streams, STREAMS_PER_PEER_MAX),
-            false => (&mut open.questions, QUESTIONS_PER_PEER_MAX),
+impl Open {
+    /// A place for a stream that began with `counter`, and what tells that it is over. With all places taken the oldest
+    /// stream goes: counters rise, so whoever plays back greetings of before takes no place of one who greets now.
+    fn take_stream(&mut self, peer: Address, counter: u64) -> Result<oneshot::Receiver<()>, Status> {
+        let streams = self.streams.entry(peer).or_default();
+        if streams.len() >= STREAMS_PER_PEER_MAX {
+            if streams.first_key_value().is_some_and(|(oldest, _)| *oldest > counter) {
+                return Err(too_many());
+            }
+            streams.pop_first();
+        }
+        let (stay, over) = oneshot::channel();
+        streams.insert(counter, stay);
+        Ok(over)
+    }
+
+    fn take_question(&mut self, peer: Address, kind: Kind) -> Result<(), Status> {
+        let most = match kind {
+            Kind::Range => RANGES_PER_PEER_MAX,
+            Kind::Piece => QUESTIONS_PER_PEER_MAX,
         };
-        let count = counts.entry(peer).or_default();
+        let count = self.questions.entry((peer, kind)).or_default();
         if *count >= most {
-            return Err(Status::resource_exhausted("too many streams or questions of this validator are open"));
+            return Err(too_many());
         }
         *count += 1;
-        Ok(Place { open: self.open.clone(), peer, stream })
+        Ok(())
+    }
+}
+
+fn too_many() -> Status {
+    Status::resource_exhausted("too many streams or questions of this validator are open")
+}
+
+/// Whoever a signature proved to be at the other end keeps its connection.
+fn known(connection: Option<ConnectionHandle>) {
+    if let Some(connection) = connection {
+        connection.caller_is_known();
+    }
+}
+
+/// An answer that keeps the place of its question until it has left.
+fn answer<T>(message: T, place: QuestionPlace) -> Response<T> {
+    let mut response = Response::new(message);
+    response.extensions_mut().insert(KeptWhileLeaving(Arc::new(place)));
+    response
+}
+
+impl Service {
+    fn open(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The sender of a greeting: a validator of a known epoch, with its signature over this very receiver.
@@ -153,8 +236,7 @@ impl Service {
         sender: Address,
         counter: u64,
     ) -> Result<Address, Status> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        match used(&mut open).entry(sender).or_default().take(counter) {
+        match used(&mut self.open()).entry(sender).or_default().take(counter) {
             true => Ok(sender),
             false => Err(Status::unauthenticated("this signature was used before")),
         }
@@ -172,11 +254,20 @@ impl Service {
         }
     }
 
-    fn caller(&self, caller: Option<proto::Caller>, question: &[u8]) -> Result<Place, Status> {
+    /// Who asks, by its signature over the question, and a place for that question.
+    fn caller(
+        &self,
+        connection: Option<ConnectionHandle>,
+        caller: Option<proto::Caller>,
+        question: &[u8],
+        kind: Kind,
+    ) -> Result<QuestionPlace, Status> {
         let caller = caller.ok_or_else(|| Status::unauthenticated("caller is missing"))?;
-        let sender = self.check_caller(&caller.sender, caller.counter, &caller.signature, question)?;
-        self.check_first_use(|open| &mut open.asked_with, sender, caller.counter)?;
-        self.take_place(sender, false)
+        let peer = self.check_caller(&caller.sender, caller.counter, &caller.signature, question)?;
+        self.check_first_use(|open| &mut open.asked_with, peer, caller.counter)?;
+        known(connection);
+        self.open().take_question(peer, kind)?;
+        Ok(QuestionPlace { open: self.open.clone(), peer, kind })
     }
 }
 
@@ -273,6 +364,7 @@ impl ConsensusService for Service {
         &self,
         request: Request<Streaming<proto::ExchangeRequest>>,
     ) -> Result<Response<Self::ExchangeStream>, Status> {
+        let connection = request.extensions().get().cloned();
         let mut inbound = request.into_inner();
         let first = timeout(GREETING_TIMEOUT, inbound.message())
             .await
@@ -281,7 +373,9 @@ impl ConsensusService for Service {
             .ok_or_else(|| Status::invalid_argument("the stream ended before the greeting"))?;
         let mut last_counter = first.counter;
         let from = self.greet(first)?;
-        let place = self.take_place(from, true)?;
+        known(connection);
+        let mut over = self.open().take_stream(from, last_counter)?;
+        let place = StreamPlace { open: self.open.clone(), peer: from, counter: last_counter };
         let peers = self.peers.clone();
         let (answer, answers) = mpsc::channel(1);
         let mut stopping = peers.stopping.clone();
@@ -291,6 +385,7 @@ impl ConsensusService for Service {
                 let next = tokio::select! {
                     _ = stopping.wait_for(|stopping| *stopping) => break Status::unavailable("shutting down"),
                     () = answer.closed() => return,
+                    _ = &mut over => break Status::resource_exhausted("a newer stream took the place of this one"),
                     next = inbound.message() => next,
                 };
                 let taken = match next {
@@ -318,16 +413,16 @@ impl ConsensusService for Service {
         &self,
         request: Request<proto::FetchBlocksRequest>,
     ) -> Result<Response<Self::FetchBlocksStream>, Status> {
+        let connection = request.extensions().get().cloned();
         let mut question = request.into_inner();
         let caller = question.caller.take();
-        let place = self.caller(caller, &question.encode_to_vec())?;
-        let (sender, receiver) = mpsc::channel(4);
+        let place = self.caller(connection, caller, &question.encode_to_vec(), Kind::Range)?;
+        let (sender, receiver) = mpsc::channel(1);
         let peers = self.peers.clone();
         let first = question.from_height.max(1);
         let last = question.to_height.min(first.saturating_add(BLOCKS_MAX));
         let limit = first.saturating_add(BLOCKS_LIMIT);
         tokio::spawn(async move {
-            let _place = place;
             let mut sent = 0usize;
             for height in first..limit {
                 let reading = peers.clone();
@@ -340,16 +435,17 @@ impl ConsensusService for Service {
                 }
             }
         });
-        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+        Ok(answer(Box::pin(ReceiverStream::new(receiver)), place))
     }
 
     async fn fetch_batches(
         &self,
         request: Request<proto::FetchBatchesRequest>,
     ) -> Result<Response<Self::FetchBatchesStream>, Status> {
+        let connection = request.extensions().get().cloned();
         let mut question = request.into_inner();
         let caller = question.caller.take();
-        let _place = self.caller(caller, &question.encode_to_vec())?;
+        let place = self.caller(connection, caller, &question.encode_to_vec(), Kind::Piece)?;
         if question.chains.len() > ASKED_MAX {
             return Err(Status::invalid_argument("more than 64 chains asked for"));
         }
@@ -359,8 +455,8 @@ impl ConsensusService for Service {
                 Hash::from_slice(&chain.digest).ok_or_else(|| Status::invalid_argument("digest: not 32 bytes"))?;
             wanted.push((Tip { seq: Seq(chain.seq), digest }, Seq(chain.above)));
         }
-        let (answer, found) = oneshot::channel();
-        let input = Input::Batches(wanted, answer);
+        let (reply, found) = oneshot::channel();
+        let input = Input::Batches(wanted, reply);
         let gone = |_| Status::unavailable("this validator is shutting down");
         self.peers.control.send(input).await.map_err(|_| gone(()))?;
         let found = found.await.map_err(|_| gone(()))?;
@@ -368,32 +464,35 @@ impl ConsensusService for Service {
             .into_iter()
             .take(BATCHES_MAX)
             .map(|batch| Ok(proto::FetchBatchesResponse { batch: batch.bytes().clone() }));
-        Ok(Response::new(Box::pin(tokio_stream::iter(answers.collect::<Vec<_>>()))))
+        Ok(answer(Box::pin(tokio_stream::iter(answers.collect::<Vec<_>>())), place))
     }
 
     async fn fetch_headers(
         &self,
         request: Request<proto::FetchHeadersRequest>,
     ) -> Result<Response<proto::FetchHeadersResponse>, Status> {
+        let connection = request.extensions().get().cloned();
         let mut question = request.into_inner();
         let caller = question.caller.take();
-        let _place = self.caller(caller, &question.encode_to_vec())?;
+        let place = self.caller(connection, caller, &question.encode_to_vec(), Kind::Piece)?;
         if question.hashes.len() > ASKED_MAX {
             return Err(Status::invalid_argument("more than 64 hashes asked for"));
         }
         let hashes = question.hashes.iter().filter_map(|bytes| Hash::from_slice(bytes)).collect();
-        let (answer, found) = oneshot::channel();
+        let (reply, found) = oneshot::channel();
         let gone = |_| Status::unavailable("this validator is shutting down");
-        self.peers.control.send(Input::Headers(hashes, answer)).await.map_err(|_| gone(()))?;
+        self.peers.control.send(Input::Headers(hashes, reply)).await.map_err(|_| gone(()))?;
         let found: Vec<Header> = found.await.map_err(|_| gone(()))?;
         let headers = found.iter().map(|header| header.bytes().clone()).collect();
-        Ok(Response::new(proto::FetchHeadersResponse { headers }))
+        Ok(answer(proto::FetchHeadersResponse { headers }, place))
     }
 
     async fn get_peer_status(
         &self,
         _request: Request<proto::GetPeerStatusRequest>,
     ) -> Result<Response<proto::GetPeerStatusResponse>, Status> {
+        // Nobody signs for this one, and the driver has votes to read.
+        let _place = self.status.try_acquire().map_err(|_| too_many())?;
         let (answer, status) = oneshot::channel();
         let gone = |_| Status::unavailable("this validator is shutting down");
         self.peers.control.send(Input::Status(answer)).await.map_err(|_| gone(()))?;
@@ -441,5 +540,29 @@ mod tests {
             assert!(!counters.take(counter));
         }
         assert_eq!(counters.0.len(), COUNTERS_KEPT);
+    }
+
+    #[test]
+    fn a_greeting_of_before_takes_no_place_of_one_of_now() {
+        let (peer, mut open) = (Address([1; 32]), Open::default());
+        let mut recorded: Vec<_> = (1..=4).map(|counter| open.take_stream(peer, counter).unwrap()).collect();
+        assert!(open.take_stream(peer, 0).is_err());
+        let _now = open.take_stream(peer, 10).unwrap();
+        assert!(recorded[0].try_recv().is_err_and(|error| error == oneshot::error::TryRecvError::Closed));
+        assert!(recorded[1..].iter_mut().all(|stream| stream.try_recv() == Err(oneshot::error::TryRecvError::Empty)));
+        assert_eq!(open.streams[&peer].len(), STREAMS_PER_PEER_MAX);
+        // Another's places are its own.
+        assert!(open.take_stream(Address([2; 32]), 1).is_ok());
+    }
+
+    #[test]
+    fn ranges_have_places_of_their_own() {
+        let (peer, mut open) = (Address([1; 32]), Open::default());
+        for (kind, most) in [(Kind::Range, RANGES_PER_PEER_MAX), (Kind::Piece, QUESTIONS_PER_PEER_MAX)] {
+            for _ in 0..most {
+                open.take_question(peer, kind).unwrap();
+            }
+            assert!(open.take_question(peer, kind).is_err());
+        }
     }
 }

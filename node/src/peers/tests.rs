@@ -4,10 +4,13 @@ use std::{sync::atomic::AtomicUsize, time::Duration};
 
 use tally_consensus::Fetch;
 use tally_proto::{
-    consensus::consensus_service_server::{ConsensusService, ConsensusServiceServer},
+    consensus::{
+        consensus_service_client::ConsensusServiceClient,
+        consensus_service_server::{ConsensusService, ConsensusServiceServer},
+    },
     v1,
 };
-use tally_types::{Epoch, Height, SecretKey, genesis::Chain};
+use tally_types::{Epoch, Height, SecretKey, Stake, Validator, ValidatorSet, genesis::Chain};
 use tokio::{net::TcpListener, time::timeout};
 use tokio_stream::{Stream, wrappers::TcpListenerStream};
 use tonic::{Request, Response, Status, Streaming};
@@ -110,12 +113,22 @@ async fn asking(liar: &Liar, folder: &std::path::Path) -> (Arc<Peers>, mpsc::Rec
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let server = tonic::transport::Server::builder().add_service(ConsensusServiceServer::new(liar.clone()));
     tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
-    let genesis = chain().genesis_hash;
-    let disk = Arc::new(SimDisk::new());
-    let (journal, _) = Journal::open::<String>(disk, JournalConfig::new(genesis.0), &mut |_, _| Ok(())).unwrap();
     let (control, _) = mpsc::channel(8);
     let (bulk, inputs) = mpsc::channel(8);
     let (_, stopping) = watch::channel(false);
+    (peers(endpoint, folder, control, bulk, stopping), inputs)
+}
+
+fn peers(
+    endpoint: String,
+    folder: &std::path::Path,
+    control: mpsc::Sender<Input>,
+    bulk: mpsc::Sender<Input>,
+    stopping: watch::Receiver<bool>,
+) -> Arc<Peers> {
+    let genesis = chain().genesis_hash;
+    let disk = Arc::new(SimDisk::new());
+    let (journal, _) = Journal::open::<String>(disk, JournalConfig::new(genesis.0), &mut |_, _| Ok(())).unwrap();
     let config = PeersConfig {
         chain: chain(),
         signer: Signer::new(SecretKey::from_seed(&[9; 32]), genesis, Address([9; 32])),
@@ -128,7 +141,58 @@ async fn asking(liar: &Liar, folder: &std::path::Path) -> (Arc<Peers>, mpsc::Rec
         stopping,
         first_counter: 1,
     };
-    (Peers::new(config).unwrap().0, inputs)
+    Peers::new(config).unwrap().0
+}
+
+/// A validator whose answers nobody takes would hold what they hold for as long as it likes.
+#[tokio::test]
+async fn answers_that_nobody_takes_keep_the_places_of_their_questions() {
+    let folder = tempfile::tempdir().unwrap();
+    let (control, mut questions) = mpsc::channel(8);
+    let (bulk, _inputs) = mpsc::channel(8);
+    let (_stop, stopping) = watch::channel(false);
+    let served = peers("http://127.0.0.1:1".into(), folder.path(), control, bulk, stopping);
+    let key = SecretKey::from_seed(&[3; 32]);
+    let asker = Signer::new(key.clone(), chain().genesis_hash, PEER);
+    let member = Validator { address: PEER, key: key.public_key(), stake: Stake(1) };
+    served.set_sets(Sets(vec![(Epoch(0), ValidatorSet::new(vec![member]).unwrap(), Hash::ZERO)]));
+    tokio::spawn(async move {
+        while let Some(question) = questions.recv().await {
+            let Input::Batches(_, reply) = question else { panic!("{question:?}") };
+            let _ = reply.send(vec![batch(Tip::START, payment(1, false))]);
+        }
+    });
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(serve(listener, served.clone()));
+    // A window of nothing: no byte of an answer may be sent.
+    let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().initial_stream_window_size(0);
+    let channel = channel.connect().await.unwrap();
+    let ask = async |counter: u64| {
+        let mut question = proto::FetchBatchesRequest { caller: None, chains: Vec::new() };
+        let signature = asker.envelope(&Address([9; 32]), counter, &question.encode_to_vec());
+        let sender = Bytes::copy_from_slice(&PEER.0);
+        let signature = Bytes::copy_from_slice(&signature.0);
+        question.caller = Some(proto::Caller { sender, counter, signature });
+        let mut client = ConsensusServiceClient::new(channel.clone());
+        client.fetch_batches(question).await.map_err(|status| status.code())
+    };
+    let mut untaken = Vec::new();
+    for counter in 1..=8 {
+        untaken.push(ask(counter).await.unwrap());
+    }
+    assert_eq!(ask(9).await.unwrap_err(), tonic::Code::ResourceExhausted);
+    // Given up, they free their places.
+    untaken.clear();
+    timeout(Duration::from_secs(60), async {
+        let mut counter = 10;
+        while ask(counter).await.is_err() {
+            counter += 1;
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await
+    .expect("a free place");
 }
 
 /// Rule D2: a batch fetched by digest carries no signature of its producer, and its transactions are executed as they are.

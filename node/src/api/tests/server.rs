@@ -369,6 +369,21 @@ async fn a_client_that_takes_no_answers_loses_its_connection() {
     assert!(stream.message().await.unwrap().is_some());
 }
 
+/// A window of one byte takes an answer into the connection: what lies there is not seen to be untaken.
+#[tokio::test]
+async fn an_answer_is_not_out_of_sight_before_it_is_taken() {
+    let server = Server::start(Limits { untaken: Duration::from_millis(200), ..quick() }).await;
+    let narrow = Channel::from_shared(format!("http://{}", server.address)).unwrap();
+    let mut raw = tonic::client::Grpc::new(narrow.initial_stream_window_size(1).connect().await.unwrap());
+    raw.ready().await.unwrap();
+    let codec = tonic_prost::ProstCodec::<tally::GetLeaderScheduleRequest, tally::GetLeaderScheduleResponse>::default();
+    let path = "/tally.v1.ValidatorService/GetLeaderSchedule".parse().unwrap();
+    let question = tonic::Request::new(tally::GetLeaderScheduleRequest { from_view: 0, count: 1000 });
+    let mut answer = raw.server_streaming(question, path, codec).await.unwrap().into_inner();
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert!(answer.message().await.is_err(), "it was kept for a client that takes nothing");
+}
+
 #[tokio::test]
 async fn a_connection_that_no_longer_answers_is_closed() {
     let limits = Limits {
