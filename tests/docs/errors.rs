@@ -30,11 +30,11 @@ const TAIL: &str = "
 
 | code | means |
 |---|---|
-| 0 | done; of a payment: final |
+| 0 | done; of a payment that was waited for: final, according to who was asked |
 | 1 | the wallet itself could not go on |
 | 2 | the command line is wrong |
 | 3 | no node answered, or none that can |
-| 4 | rejected: it will not run |
+| 4 | rejected: it will not run; of bytes that may have been sent before (`tx submit`, `pay`): not taken now, and until their expire time not certain |
 | 5 | it ran in a block and failed; the fee is paid |
 | 6 | not known yet; the message says until when it may still run, and how to go on waiting |
 | 7 | expired: it never ran and never will |

@@ -234,6 +234,14 @@ async fn one_liar_and_one_dead_node_change_nothing_but_a_warning() {
     let history = warned(&["history", "alice"], &liar);
     let [only] = history["transactions"].as_array().unwrap().as_slice() else { panic!("{history}") };
     assert_eq!(only["body"]["operations"][0]["transfer"]["amount"], "12500000000");
+    // Alone and named, it may say what it likes, but not that what it holds will never run.
+    let mut believed = wallet.command();
+    believed.args(["send", "bob", "1", "--from", "alice", "--yes", "--timeout", "2s", "--node", &liar]);
+    let output = believed.output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(6), "{said}");
+    assert!(said.contains("calls it expired before its time"), "{said}");
+    assert!(said.contains("ahead of this machine's clock"), "{said}");
 
     // One dead besides: two of four still agree, on what they are asked and on what they tell by themselves.
     network.nodes[2].kill();

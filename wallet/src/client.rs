@@ -136,9 +136,11 @@ impl Client {
             let asked = Asked { method: "ChainService/GetGenesis", request, limit: self.call_time };
             let answer = self.call(asked, service.get_genesis(self.request(v1::GetGenesisRequest { chunk }))).await;
             let answer = answer.map_err(|status| NodeError::new(&status, &self.node, None))?;
+            // Without end, and without bytes, is no answer.
+            let is_empty = answer.data.is_empty();
             bytes.extend(answer.data);
             chunk += 1;
-            if bytes.len() > GENESIS_BYTES_MAX || chunk >= answer.chunk_count {
+            if is_empty || bytes.len() > GENESIS_BYTES_MAX || chunk >= answer.chunk_count {
                 break;
             }
         }

@@ -55,7 +55,11 @@ struct Answers {
 #[derive(Clone, Debug)]
 struct FakeNode(Arc<Mutex<Answers>>);
 
-const LATEST_SECONDS: i64 = 4_000_000_000;
+/// Time of the latest block: so long ago that what is signed for it has expired by this machine's clock as well.
+fn latest_seconds() -> i64 {
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    i64::try_from(now).unwrap() - 2 * 86_400
+}
 
 fn at(seconds: i64) -> Option<prost_types::Timestamp> {
     Some(prost_types::Timestamp { seconds, nanos: 0 })
@@ -76,7 +80,7 @@ impl ChainService for FakeNode {
             chain_id: chain_id(answers.genesis),
             genesis_hash: answers.genesis.to_string(),
             latest_height: 6,
-            latest_block_time: at(LATEST_SECONDS),
+            latest_block_time: at(latest_seconds()),
             params: Some(v1::ChainParams {
                 symbol: "TALLY".into(),
                 decimals: answers.decimals,
@@ -187,7 +191,7 @@ impl TransactionService for FakeNode {
         Ok(Response::new(v1::WaitTransactionResponse {
             transaction: Some(record),
             height: 7,
-            block_time: at(LATEST_SECONDS + ahead),
+            block_time: at(latest_seconds() + ahead),
         }))
     }
 

@@ -111,7 +111,12 @@ impl Nodes {
             }
         };
         let key = |view: &ChainView| format!("{:?} {:?}", view.chain, view.info.params);
-        self.read(ask, key, |view| millis(view.info.latest_block_time)).await
+        let mut view = self.read(ask.clone(), key, |view| millis(view.info.latest_block_time)).await?;
+        if self.members.len() > 1 {
+            // Whose time is believed may say what it likes of heights, so these are ranked for themselves.
+            view.info.latest_height = self.read(ask, key, |view| view.info.latest_height).await?.info.latest_height;
+        }
+        Ok(view)
     }
 
     fn of(members: Vec<Member>, total_stake: u64, output: Output) -> Nodes {

@@ -3,7 +3,8 @@
 //! Before a transaction leaves, the journal holds its signed bytes, synced to disk. After any interruption the same command
 //! first finds out what became of those very bytes, sending them again if they may have been lost; a line is put into another
 //! transaction only when the one that held it has failed in a block or can never run any more. A refusal proves neither:
-//! whoever refused has the bytes, too. So no line is paid twice, whatever nodes and machines do.
+//! whoever refused has the bytes, too. So no line is paid twice, whatever machines do, unless the nodes that are asked lie about what
+//! has run.
 
 mod journal;
 mod list;
@@ -191,6 +192,7 @@ impl Batch<'_> {
     async fn agree(&self, key: &KeyInfo, overview: &Overview) -> Result<SecretKey, WalletError> {
         let context = self.context;
         self.list.warn_of_twins(context.output);
+        plan::warn_of_clock(context.output, &self.session.chain, SystemTime::now());
         if !context.globals.yes {
             context.prompt.can_confirm()?;
             context.output.preamble(&self.describe(&format!("{} ({})", key.address, key.name), overview));

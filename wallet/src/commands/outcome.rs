@@ -1,7 +1,8 @@
 //! Waiting for the outcome of a signed transaction, without ever guessing it.
 //!
-//! Three things end the wait: the node says FINALIZED, the node says EXPIRED, or the time is up. A node that does not
-//! answer, or that has not seen the transaction, proves nothing: it may run until its expire time. Only when the node has
+//! Three things end the wait: the node says FINALIZED, the node says EXPIRED once the expire time has passed by the clock of
+//! this machine too, or the time is up. A node that does not answer, or that has not seen the transaction, proves nothing: it may
+//! run until its expire time. Only when the node has
 //! looked past that time, does not know the id, and the account's nonce is unused, did it never run.
 
 use std::time::{Duration, SystemTime};
@@ -130,10 +131,15 @@ fn read(answer: tally_proto::v1::WaitTransactionResponse, target: &Target, node:
             Word::Final(Box::new(Success { record, receipt }))
         }
         (TransactionState::Finalized, _) => Word::Open(format!("{node} calls it final but shows no outcome")),
+        // Whoever has the bytes can run them until then, whatever it says.
+        (TransactionState::Expired, _) if target.expire_time.is_some_and(|expire| SystemTime::now() <= expire) => {
+            Word::Open(format!("{node} calls it expired before its time"))
+        }
         (TransactionState::Expired, _) => Word::Expired { height },
         (TransactionState::Pending, _) => Word::Open(format!("{node} has it as pending at height {height}")),
         (TransactionState::Unknown | TransactionState::Unspecified, _) => {
-            let past = target.expire_time.zip(block_time).is_some_and(|(expire, block)| block > expire);
+            let now = SystemTime::now();
+            let past = target.expire_time.zip(block_time).is_some_and(|(expire, block)| block.min(now) > expire);
             if past {
                 Word::Forgotten { height }
             } else {
@@ -213,6 +219,8 @@ mod tests {
         assert!(matches!(word(answer(S::Expired, 2000)), Word::Expired { height: 7 }));
         assert!(matches!(word(answer(S::Unknown, 1000)), Word::Open(_)), "a block at the expire time may hold it");
         assert!(matches!(word(answer(S::Unknown, 1001)), Word::Forgotten { height: 7 }));
+        let ahead = Target { expire_time: Some(SystemTime::now() + Duration::from_secs(3600)), ..target() };
+        assert!(matches!(read(answer(S::Expired, i64::from(u32::MAX)), &ahead, NODE), Word::Open(_)), "too early");
         let without_time = Target { expire_time: None, ..target() };
         assert!(matches!(read(answer(S::Unknown, 2000), &without_time, NODE), Word::Open(_)));
         assert!(matches!(word(answer(S::Finalized, 500)), Word::Open(_)), "final without a receipt is no answer");

@@ -10,7 +10,7 @@ use super::{
     Context, Session,
     deliver::{self, Delivered, Delivery},
     files,
-    plan::{Order, Plan},
+    plan::{self, Order, Plan},
     rows,
 };
 use crate::{
@@ -25,7 +25,7 @@ use crate::{
 /// How many transactions of the past are looked at for an earlier payment to an address that resembles a known one.
 const LOOK_BACK: u32 = 1000;
 
-/// Reasons that no later try of the same bytes overcomes.
+/// Reasons that a later try of the same bytes hardly overcomes.
 const SPENT: [&str; 3] = ["EXPIRED", "NONCE_IN_USE", "NONCE_TOO_LOW"];
 
 /// Carries out an order.
@@ -40,6 +40,7 @@ pub async fn run(context: &Context, order: Order) -> Result<(), WalletError> {
     let session = context.connect().await?;
     let plan = Plan::make(&order, to, &key.address, &session).await?;
     check_recipient(context, &session, plan.to(), &order).await?;
+    plan::warn_of_clock(context.output, &session.chain, SystemTime::now());
     if !context.globals.yes {
         context.prompt.can_confirm()?;
         context.output.preamble(&plan.describe(key.name.as_str(), &session));
@@ -72,9 +73,16 @@ pub async fn submit(context: &Context, session: &Session, envelope: &Envelope, w
     let delivery =
         Delivery { waits: way.waits, believes_refusals: true, tells: true, resume: context.wait_command(&id) };
     let delivered = deliver::deliver(context, session, envelope, delivery).await.map_err(|error| match error {
-        // These bytes will never run, whenever they are sent again.
+        // Sent before, they may have run, or may yet: only who knows that they did not signs others.
         WalletError::Node(error) if !way.is_new && SPENT.contains(&error.reason.as_str()) => {
-            WalletError::Node(NodeError { next: "build and sign a new transaction".into(), ..error })
+            WalletError::Node(NodeError {
+                message: error.message.replacen("rejected, it will not run", "rejected", 1),
+                next: format!(
+                    "see whether it ran, with {}; if it never did, build and sign a new one",
+                    context.wait_command(&id)
+                ),
+                ..error
+            })
         }
         // Signed bytes in a file outlive a refusal: what lacks funds today may have them tomorrow.
         WalletError::Node(error) if !way.is_new => WalletError::Node(NodeError {

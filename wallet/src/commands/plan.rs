@@ -13,13 +13,16 @@ use crate::{
     client::ChainView,
     envelope::{Envelope, EnvelopeError},
     error::{Exit, Refusal, UsageError, WalletError},
-    output::clean,
+    output::{Output, clean, rfc3339},
     target::{self, SecretKind, Target},
     token::Token,
 };
 
 /// How long a transaction may run when nobody says otherwise.
 const EXPIRE_IN: Duration = Duration::from_secs(5 * 60);
+
+/// How far blocks may be ahead of this machine's clock without a word.
+const CLOCK_AHEAD_MAX: Duration = Duration::from_secs(60);
 
 /// What the person asks for.
 #[derive(Clone, Debug)]
@@ -102,6 +105,19 @@ pub fn expire_in(given: Option<Duration>, chain: &ChainView) -> Result<Duration,
         Some(given) if given > chain.max_expiry => Err(UsageError::ExpireIn { max: chain.max_expiry }),
         Some(given) => Ok(given),
         None => Ok(EXPIRE_IN.min(chain.max_expiry)),
+    }
+}
+
+/// Says so where blocks are far ahead of this machine's clock: what is signed may run for that much longer.
+pub fn warn_of_clock(output: Output, chain: &ChainView, now: SystemTime) {
+    let ahead = chain.latest_block_time.duration_since(now).unwrap_or_default();
+    if ahead > CLOCK_AHEAD_MAX {
+        output.warning(&format!(
+            "the latest block is of {}, {} ahead of this machine's clock, and what is signed may run for that much longer; if \
+             the clock is right, do not trust this node",
+            rfc3339(chain.latest_block_time),
+            humantime::format_duration(Duration::from_secs(ahead.as_secs()))
+        ));
     }
 }
 

@@ -105,6 +105,21 @@ enum Record {
     },
 }
 
+impl Subject {
+    /// The first line of its journal.
+    fn head(&self) -> String {
+        let head = Head {
+            format: FORMAT.into(),
+            list: self.list.to_string(),
+            lines: self.lines,
+            genesis_hash: self.chain.genesis_hash.to_string(),
+            chain_id: self.chain.id.clone(),
+            sender: self.sender.to_string(),
+        };
+        serde_json::to_string(&head).expect("strings and numbers are JSON")
+    }
+}
+
 impl Journal {
     /// Opens the journal at `path` for `subject`, or makes it.
     pub fn open(path: &Path, subject: Subject) -> Result<Journal, FileError> {
@@ -121,15 +136,7 @@ impl Journal {
         file.set_len(good).and_then(|()| file.seek(SeekFrom::End(0))).map_err(io)?;
         let mut journal = Journal { path: path.to_owned(), file, lines: subject.lines, entries };
         if good == 0 {
-            let head = Head {
-                format: FORMAT.into(),
-                list: subject.list.to_string(),
-                lines: subject.lines,
-                genesis_hash: subject.chain.genesis_hash.to_string(),
-                chain_id: subject.chain.id,
-                sender: subject.sender.to_string(),
-            };
-            journal.append(&serde_json::to_string(&head).expect("strings and numbers are JSON"))?;
+            journal.append(&subject.head())?;
             crate::files::sync_folder(path).map_err(io)?;
         }
         Ok(journal)
@@ -245,6 +252,10 @@ fn read(path: &Path, file: &mut File, subject: &Subject) -> Result<(Vec<Entry>, 
         return Err(wrong("is larger than 64 MiB".into()));
     }
     let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
+    // What a crash left of a first line may go; anything else is somebody's file.
+    if whole == 0 && !subject.head().as_bytes().starts_with(&bytes) {
+        return Err(wrong("is no journal of `pay`; name another file, or move this one away".into()));
+    }
     let text = std::str::from_utf8(&bytes[..whole]).map_err(|_| wrong("is not UTF-8 text".into()))?;
     let mut entries: Vec<Entry> = Vec::new();
     for (number, line) in (1..).zip(text.lines()) {
@@ -415,5 +426,14 @@ mod tests {
         let unsigned = text.clone() + "{\"settled\":{\"txId\":\"00\",\"outcome\":\"final\",\"height\":\"7\"}}\n";
         fs::write(&path, unsigned).unwrap();
         refused(subject());
+        for other in ["a secret without a line end".to_owned(), text[..text.find('\n').unwrap() - 1].to_owned() + "x"] {
+            fs::write(&path, &other).unwrap();
+            refused(subject());
+            assert_eq!(fs::read_to_string(&path).unwrap(), other);
+        }
+        // A crash in the middle of the first line.
+        fs::write(&path, &text[..40]).unwrap();
+        Journal::open(&path, subject()).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), text[..=text.find('\n').unwrap()]);
     }
 }
