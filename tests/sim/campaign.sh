@@ -20,7 +20,8 @@ run() {
     local log="$folder/$1.log"
     if [ -e "$log" ]; then return; fi
     rm -f "$folder/$1.failed"
-    if SIM_FIRST=$1 SIM_SEEDS=$chunk nice -n 19 "$binary" storms_pass --nocapture >"$log.part" 2>&1; then
+    # A chunk takes minutes: one that goes on for hours is a world that does not end.
+    if SIM_FIRST=$1 SIM_SEEDS=$chunk timeout 7200 nice -n 19 "$binary" storms_pass --nocapture >"$log.part" 2>&1; then
         mv "$log.part" "$log"
     else
         mv "$log.part" "$folder/$1.failed"

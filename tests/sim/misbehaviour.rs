@@ -114,3 +114,16 @@ fn what_is_left_out_of_a_proposal_on_its_way_loses_no_view() {
         assert_eq!(world.checkers.views_given_up, 0, "{kind:?}");
     }
 }
+
+/// Two validators are the fewest of which one may lie: no liar takes for granted that there are others.
+#[test]
+fn every_liar_is_at_home_among_two() {
+    for kind in Kind::ALL {
+        for (liar, stakes) in [(0, vec![1, 9]), (1, vec![9, 1])] {
+            let (byzantine, load) = (vec![(liar, kind)], Load::payments(5));
+            let mut world = World::new(Setup { byzantine, load, stakes, ..Setup::calm(2, 2) }, false);
+            world.run(5000);
+            must_make_progress(&mut world);
+        }
+    }
+}

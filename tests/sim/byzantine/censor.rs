@@ -25,10 +25,10 @@ impl Behaviour for Censor {
     fn on_send(&mut self, scene: &mut Scene<'_>, to: Option<usize>, message: &Message) {
         match message {
             Message::Batch(_) => {
-                let others = scene.others();
-                let few = others.len() / 3 + 1;
-                let next = others.iter().cycle().skip(scene.me).filter(|other| **other != VICTIM).take(few);
-                next.for_each(|other| scene.say(Some(*other), message.clone()));
+                // Of two validators there is none but the victim.
+                let rest: Vec<usize> = scene.others().into_iter().filter(|other| *other != VICTIM).collect();
+                let few = rest.len().min(scene.others().len() / 3 + 1);
+                rest.iter().cycle().skip(scene.me).take(few).for_each(|other| scene.say(Some(*other), message.clone()));
             }
             Message::Have(have) => {
                 let mut vector = have.vector.clone();
