@@ -6,7 +6,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
     time::Duration,
@@ -16,13 +16,15 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc},
-    time::Sleep,
+    time::{Instant, Sleep},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 
 /// How long to leave the listener alone when the process has no descriptors, or the kernel no memory.
 const BACK_OFF: Duration = Duration::from_millis(100);
+/// How long a connection that must be used by somebody known may be used by nobody.
+const UNUSED_MAX: Duration = Duration::from_secs(60);
 /// What an HTTP/2 client sends first.
 const PREFACE_BYTES: usize = 24;
 
@@ -31,7 +33,7 @@ const PREFACE_BYTES: usize = 24;
 pub(crate) enum Entry {
     /// Its first bytes are those of HTTP/2.
     Speaks,
-    /// Somebody on it proved who he is ([`ConnectionHandle::caller_is_known`]).
+    /// It is used by somebody who proved who he is ([`ConnectionHandle::enter`]), and goes on to be.
     Known,
 }
 
@@ -110,7 +112,9 @@ pub(crate) struct ConnectionHandle(Arc<Ends>);
 #[derive(Debug, Default)]
 struct Ends {
     hang_up: Notify,
-    is_known: AtomicBool,
+    uses: AtomicUsize,
+    /// Whether there were any since this was last asked.
+    was_used: AtomicBool,
 }
 
 impl ConnectionHandle {
@@ -119,13 +123,29 @@ impl ConnectionHandle {
         self.0.hang_up.notify_one();
     }
 
-    /// A signature over this connection's purpose held.
-    pub(crate) fn caller_is_known(&self) {
-        self.0.is_known.store(true, Ordering::Relaxed);
+    /// Somebody who is known uses it, until the end of what is returned.
+    pub(crate) fn enter(&self) -> ConnectionUse {
+        self.0.uses.fetch_add(1, Ordering::Relaxed);
+        self.0.was_used.store(true, Ordering::Relaxed);
+        ConnectionUse(self.clone())
+    }
+
+    fn is_used(&self) -> bool {
+        self.0.was_used.swap(false, Ordering::Relaxed) || self.0.uses.load(Ordering::Relaxed) > 0
     }
 
     pub(crate) async fn hung_up(self) {
         self.0.hang_up.notified().await;
+    }
+}
+
+/// See [`ConnectionHandle::enter`].
+#[derive(Debug)]
+pub(crate) struct ConnectionUse(ConnectionHandle);
+
+impl Drop for ConnectionUse {
+    fn drop(&mut self) {
+        self.0.0.uses.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -144,31 +164,47 @@ impl Connected for Connection {
     }
 }
 
+impl Connection {
+    /// Why it ends here. Asked before every read and write: with nothing to read that may be, and nothing to write that can be,
+    /// only one of them is tried.
+    fn ends(&mut self, context: &mut Context<'_>) -> Option<io::Error> {
+        if self.hung_up.as_mut().is_none_or(|hung_up| hung_up.as_mut().poll(context).is_ready()) {
+            self.hung_up = None;
+            return Some(io::ErrorKind::ConnectionAborted.into());
+        }
+        let trial = self.trial.as_mut()?;
+        // By the clock as well: a task that is always busy does not see its timers.
+        let mut is_over = |trial: &mut Trial| {
+            trial.deadline.as_mut().poll(context).is_ready() || trial.deadline.deadline() <= Instant::now()
+        };
+        if !is_over(trial) {
+            return None;
+        }
+        if matches!(trial.entry, Entry::Known) && self.handle.is_used() {
+            trial.deadline.as_mut().reset(Instant::now() + UNUSED_MAX);
+            is_over(trial);
+            return None;
+        }
+        Some(io::ErrorKind::TimedOut.into())
+    }
+}
+
 impl AsyncRead for Connection {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.hung_up.as_mut().is_none_or(|hung_up| hung_up.as_mut().poll(context).is_ready()) {
-            self.hung_up = None;
-            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        if let Some(end) = self.ends(context) {
+            return Poll::Ready(Err(end));
         }
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
-        let is_known = self.handle.0.is_known.load(Ordering::Relaxed);
-        let Some(trial) = &mut self.trial else { return polled };
-        trial.bytes = trial.bytes.saturating_add(buffer.filled().len().saturating_sub(before));
-        let has_passed = match trial.entry {
-            Entry::Speaks => trial.bytes >= PREFACE_BYTES,
-            Entry::Known => is_known,
-        };
-        if has_passed {
-            self.trial = None;
-            return polled;
-        }
-        if polled.is_pending() && trial.deadline.as_mut().poll(context).is_ready() {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        if let Some(trial) = &mut self.trial {
+            trial.bytes = trial.bytes.saturating_add(buffer.filled().len().saturating_sub(before));
+            if matches!(trial.entry, Entry::Speaks) && trial.bytes >= PREFACE_BYTES {
+                self.trial = None;
+            }
         }
         polled
     }
@@ -176,6 +212,9 @@ impl AsyncRead for Connection {
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if let Some(end) = self.ends(context) {
+            return Poll::Ready(Err(end));
+        }
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
@@ -192,6 +231,9 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let Some(end) = self.ends(context) {
+            return Poll::Ready(Err(end));
+        }
         Pin::new(&mut self.stream).poll_write_vectored(context, slices)
     }
 
@@ -221,9 +263,7 @@ mod tests {
             }
             io::Result::Ok(())
         });
-        if known {
-            connection.connect_info().caller_is_known();
-        }
+        let _used = known.then(|| connection.connect_info().enter());
         let mut read = Vec::new();
         let ended = connection.read_to_end(&mut read).await.map(|_| ());
         drop(connection);
@@ -237,5 +277,28 @@ mod tests {
         assert_eq!(ended, Err(io::ErrorKind::TimedOut));
         outcome(Entry::Known, true).await.unwrap();
         outcome(Entry::Speaks, false).await.unwrap();
+    }
+
+    /// Its window is full of pongs, so that nothing is read any more.
+    #[tokio::test]
+    async fn a_connection_that_cannot_be_written_to_is_closed_all_the_same() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut connections = accept(listener, 1, Entry::Speaks, Duration::from_secs(3600));
+        let _client = TcpStream::connect(address).await.unwrap();
+        let mut connection = connections.next().await.unwrap().unwrap();
+        let handle = connection.connect_info();
+        let writing = tokio::spawn(async move {
+            loop {
+                if let Err(error) = connection.write_all(&[0; 1 << 20]).await {
+                    return error.kind();
+                }
+            }
+        });
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(!writing.is_finished());
+        handle.hang_up();
+        let ended = tokio::time::timeout(Duration::from_secs(30), writing).await;
+        assert_eq!(ended.expect("closed").unwrap(), io::ErrorKind::ConnectionAborted);
     }
 }

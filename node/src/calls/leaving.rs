@@ -4,12 +4,13 @@
 //! what the answer holds is held for as long as the client likes. So the connection is closed where an answer lies untaken, and
 //! where the answers of all connections come to more than there is room for, that of the oldest ([`super::room`]).
 //!
-//! Whatever is handed over is out of sight: the connection keeps it until the window has room. So an answer is handed over in
-//! pieces, the next only when the window had room for the one before, and the last of them is small.
+//! Whatever is handed over lies in the connection until it is written: behind a window that the client keeps closed, or a line that
+//! is slow. So an answer is handed over in pieces, which count until they are gone; but for the last of each message, which is
+//! small.
 
 use std::{
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     task::{Context, Poll},
     time::Duration,
 };
@@ -42,17 +43,95 @@ pub(super) struct Line {
 pub(super) struct Leaving {
     body: Body,
     /// What has not been handed over of the last message.
-    rest: Bytes,
+    rest: Option<Rest>,
     deadline: Option<Pin<Box<Sleep>>>,
     is_over: bool,
-    /// Since when something may lie here untaken; none while this node is the one that has nothing to say.
-    idle_since: Arc<Mutex<Option<Instant>>>,
+    call: Arc<Call>,
+}
+
+/// A call, until nothing of its answer is here any more.
+struct Call {
+    progress: Mutex<Progress>,
     line: Option<Line>,
-    /// Of the message that is being handed over.
-    place: Option<u64>,
     /// Its end tells the watch that nothing lies here any more.
-    _watched: Option<oneshot::Sender<()>>,
+    _watched: oneshot::Sender<()>,
     _kept: Option<KeptWhileLeaving>,
+}
+
+struct Progress {
+    /// When the connection last asked for more, or had written something.
+    moved: Instant,
+    /// Whether this node is the one that has nothing to say.
+    has_nothing: bool,
+    /// Pieces that are handed over and not written yet.
+    pieces: usize,
+}
+
+/// A message that is being handed over, or lies in the connection.
+struct Message {
+    call: Arc<Call>,
+    /// Where its bytes count.
+    place: Option<u64>,
+}
+
+struct Rest {
+    bytes: Bytes,
+    message: Arc<Message>,
+}
+
+/// Part of a message, until it is written.
+struct Piece {
+    bytes: Bytes,
+    message: Arc<Message>,
+}
+
+impl Call {
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Message {
+    fn new(call: &Arc<Call>, bytes: usize) -> Message {
+        let line = call.line.as_ref().filter(|_| bytes > LAST_PIECE_BYTES);
+        let place = line.map(|line| {
+            let id = line.room.enter(line.connection.clone());
+            for displaced in line.room.hold(id, bytes) {
+                displaced.hang_up();
+            }
+            id
+        });
+        Message { call: call.clone(), place }
+    }
+}
+
+impl Drop for Message {
+    fn drop(&mut self) {
+        if let (Some(line), Some(id)) = (&self.call.line, self.place) {
+            line.room.leave(id);
+        }
+    }
+}
+
+impl Piece {
+    fn handed_over(bytes: Bytes, message: Arc<Message>) -> Bytes {
+        message.call.progress().pieces += 1;
+        Bytes::from_owner(Piece { bytes, message })
+    }
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        let mut progress = self.message.call.progress();
+        progress.pieces = progress.pieces.saturating_sub(1);
+        progress.moved = Instant::now();
+    }
 }
 
 impl Leaving {
@@ -62,15 +141,15 @@ impl Leaving {
         line: Option<Line>,
         kept: Option<KeptWhileLeaving>,
     ) -> Leaving {
-        let idle_since = Arc::new(Mutex::new(Some(Instant::now())));
-        let watched = line.as_ref().map(|line| {
-            let (watched, gone) = oneshot::channel();
-            tokio::spawn(watch(idle_since.clone(), line.untaken, gone, line.connection.clone()));
-            watched
-        });
+        let progress = Mutex::new(Progress { moved: Instant::now(), has_nothing: false, pieces: 0 });
+        let (watched, gone) = oneshot::channel();
+        let watching = line.as_ref().map(|line| (line.untaken, line.connection.clone()));
+        let call = Arc::new(Call { progress, line, _watched: watched, _kept: kept });
+        if let Some((untaken, connection)) = watching {
+            tokio::spawn(watch(Arc::downgrade(&call), untaken, gone, connection));
+        }
         let deadline = deadline.map(|deadline| Box::pin(sleep_until(deadline)));
-        let (rest, is_over, place) = (Bytes::new(), false, None);
-        Leaving { body, rest, deadline, is_over, idle_since, line, place, _watched: watched, _kept: kept }
+        Leaving { body, rest: None, deadline, is_over: false, call }
     }
 
     /// The next frame of what is answered, or the end when the caller's time is over.
@@ -85,52 +164,31 @@ impl Leaving {
         Poll::Ready(Some(Status::from(late()).add_header(&mut trailers).map(|()| Frame::trailers(trailers))))
     }
 
-    fn take_place(&mut self) {
-        let (Some(line), bytes) = (&self.line, self.rest.len()) else { return };
-        if bytes > LAST_PIECE_BYTES {
-            let id = line.room.enter(line.connection.clone());
-            self.place = Some(id);
-            for displaced in line.room.hold(id, bytes) {
-                displaced.hang_up();
+    /// The first piece of what is left of a message; the others stay.
+    fn hand_over(&mut self, mut rest: Rest) -> Frame<Bytes> {
+        match rest.bytes.len().checked_sub(LAST_PIECE_BYTES) {
+            // A view would keep the whole message in memory.
+            None | Some(0) => Frame::data(Bytes::copy_from_slice(&rest.bytes)),
+            Some(before_last) => {
+                let piece = rest.bytes.split_to(before_last.min(PIECE_BYTES));
+                let piece = Piece::handed_over(piece, rest.message.clone());
+                self.rest = Some(rest);
+                Frame::data(piece)
             }
         }
-    }
-
-    fn leave_place(&mut self) {
-        if let (Some(line), Some(id)) = (&self.line, self.place.take()) {
-            line.room.leave(id);
-        }
-    }
-
-    fn next_piece(&mut self) -> Frame<Bytes> {
-        let most = match self.rest.len().checked_sub(LAST_PIECE_BYTES) {
-            None | Some(0) => self.rest.len(),
-            Some(before_last) => before_last.min(PIECE_BYTES),
-        };
-        let piece = self.rest.split_to(most);
-        if self.rest.is_empty() {
-            self.leave_place();
-        }
-        Frame::data(piece)
-    }
-}
-
-impl Drop for Leaving {
-    fn drop(&mut self) {
-        self.leave_place();
     }
 }
 
 /// Closes the connection of an answer that lies untaken for too long.
-async fn watch(
-    idle_since: Arc<Mutex<Option<Instant>>>,
-    untaken: Duration,
-    mut gone: oneshot::Receiver<()>,
-    connection: ConnectionHandle,
-) {
+async fn watch(call: Weak<Call>, untaken: Duration, mut gone: oneshot::Receiver<()>, connection: ConnectionHandle) {
     loop {
-        let since = idle_since.lock().unwrap_or_else(PoisonError::into_inner).unwrap_or_else(Instant::now);
-        let due = since + untaken;
+        let Some(call) = call.upgrade() else { return };
+        let due = {
+            let progress = call.progress();
+            let waits = progress.has_nothing && progress.pieces == 0;
+            if waits { Instant::now() + untaken } else { progress.moved + untaken }
+        };
+        drop(call);
         if due <= Instant::now() {
             return connection.hang_up();
         }
@@ -149,29 +207,32 @@ impl http_body::Body for Leaving {
         if this.is_over {
             return Poll::Ready(None);
         }
-        let polled = match this.rest.is_empty() {
-            true => this.poll_answer(context).map_ok(|frame| match frame.into_data() {
-                Ok(data) => {
-                    this.rest = data;
-                    this.take_place();
-                    this.next_piece()
+        let polled = match this.rest.take() {
+            None => this.poll_answer(context).map_ok(|frame| match frame.into_data() {
+                Ok(bytes) => {
+                    let message = Arc::new(Message::new(&this.call, bytes.len()));
+                    this.hand_over(Rest { bytes, message })
                 }
                 Err(trailers) => trailers,
             }),
-            false => Poll::Ready(Some(Ok(this.next_piece()))),
+            Some(rest) => Poll::Ready(Some(Ok(this.hand_over(rest)))),
         };
         // Asked again, the caller took what was here before.
-        let idle_since = polled.is_ready().then(Instant::now);
-        *this.idle_since.lock().unwrap_or_else(PoisonError::into_inner) = idle_since;
+        let mut progress = this.call.progress();
+        progress.has_nothing = polled.is_pending();
+        if polled.is_ready() {
+            progress.moved = Instant::now();
+        }
+        drop(progress);
         polled
     }
 
     fn is_end_stream(&self) -> bool {
-        self.is_over || self.rest.is_empty() && self.body.is_end_stream()
+        self.is_over || self.rest.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        if self.rest.is_none() { self.body.size_hint() } else { SizeHint::default() }
     }
 }
 
@@ -180,9 +241,9 @@ mod tests {
     use super::*;
 
     /// One message, and then trailers.
-    struct Message(Option<Bytes>, bool);
+    struct Answer(Option<Bytes>, bool);
 
-    impl http_body::Body for Message {
+    impl http_body::Body for Answer {
         type Data = Bytes;
         type Error = Status;
 
@@ -197,7 +258,7 @@ mod tests {
         let message = Bytes::from_iter((0..bytes).map(|at| at as u8));
         let untaken = Duration::from_secs(3600);
         let line = Line { connection: ConnectionHandle::default(), untaken, room: room.clone() };
-        Leaving::new(Body::new(Message(Some(message), true)), None, Some(line), None)
+        Leaving::new(Body::new(Answer(Some(message), true)), None, Some(line), None)
     }
 
     async fn next(leaving: &mut Leaving) -> Option<Frame<Bytes>> {
@@ -218,11 +279,15 @@ mod tests {
             for (at, piece) in pieces.iter().enumerate() {
                 let frame = next(&mut leaving).await.unwrap().into_data().unwrap();
                 assert_eq!(frame.len(), *piece, "piece {at} of {bytes}");
-                taken.extend_from_slice(&frame);
-                let rest = if at + 1 < pieces.len() { (bytes, 1) } else { (0, 0) };
-                assert_eq!(room.held_now(), rest, "after piece {at} of {bytes}");
+                taken.push(frame);
             }
-            assert!(taken.into_iter().eq((0..bytes).map(|at| at as u8)));
+            // All of it is handed over, and counts until it is written.
+            assert!(taken.iter().flatten().copied().eq((0..bytes).map(|at| at as u8)));
+            assert_eq!(room.held_now(), if pieces.len() > 1 { (bytes, 1) } else { (0, 0) });
+            let last = taken.pop();
+            drop(taken);
+            assert_eq!(room.held_now(), (0, 0), "the last piece of {bytes} is a copy");
+            drop(last);
             assert!(next(&mut leaving).await.unwrap().is_trailers());
             assert!(next(&mut leaving).await.is_none());
         }
@@ -233,7 +298,7 @@ mod tests {
         let room = Arc::new(Room::new(100_000));
         let mut answers: Vec<Leaving> = (0..3).map(|_| leaving(40_000, &room)).collect();
         let hung_up = |leaving: &Leaving| {
-            let mut waiting = Box::pin(leaving.line.as_ref().unwrap().connection.clone().hung_up());
+            let mut waiting = Box::pin(leaving.call.line.as_ref().unwrap().connection.clone().hung_up());
             waiting.as_mut().poll(&mut Context::from_waker(std::task::Waker::noop())).is_ready()
         };
         for answer in &mut answers {

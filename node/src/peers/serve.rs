@@ -25,7 +25,7 @@ use tonic::{Code, Request, Response, Status, Streaming, transport::Server};
 use super::{Input, MESSAGE_BYTES_MAX, PROTOCOL_VERSION, Peers, read, transaction_checks};
 use crate::{
     calls::{Bounds, CallsLayer, KeptWhileLeaving},
-    incoming::{self, ConnectionHandle, Entry},
+    incoming::{self, ConnectionHandle, ConnectionUse, Entry},
     signing::envelope_bytes,
     store::journal::Position,
 };
@@ -39,7 +39,7 @@ const CALLS: Bounds = Bounds {
     arrival: Duration::from_secs(30),
     arriving_bytes_max: 64 * 1024 * 1024,
     untaken: Duration::from_secs(20),
-    leaving_bytes_max: 256 * 1024 * 1024,
+    leaving_bytes_max: 512 * 1024 * 1024,
     endless: Some(EXCHANGE),
 };
 /// Connections to the peer port, in all.
@@ -133,6 +133,7 @@ struct StreamPlace {
     open: Arc<Mutex<Open>>,
     peer: Address,
     counter: u64,
+    _connection: Option<ConnectionUse>,
 }
 
 impl Drop for StreamPlace {
@@ -149,6 +150,7 @@ struct QuestionPlace {
     open: Arc<Mutex<Open>>,
     peer: Address,
     kind: Kind,
+    _connection: Option<ConnectionUse>,
 }
 
 impl Drop for QuestionPlace {
@@ -192,13 +194,6 @@ impl Open {
 
 fn too_many() -> Status {
     Status::resource_exhausted("too many streams or questions of this validator are open")
-}
-
-/// Whoever a signature proved to be at the other end keeps its connection.
-fn known(connection: Option<ConnectionHandle>) {
-    if let Some(connection) = connection {
-        connection.caller_is_known();
-    }
 }
 
 /// An answer that keeps the place of its question until it has left.
@@ -265,9 +260,9 @@ impl Service {
         let caller = caller.ok_or_else(|| Status::unauthenticated("caller is missing"))?;
         let peer = self.check_caller(&caller.sender, caller.counter, &caller.signature, question)?;
         self.check_first_use(|open| &mut open.asked_with, peer, caller.counter)?;
-        known(connection);
         self.open().take_question(peer, kind)?;
-        Ok(QuestionPlace { open: self.open.clone(), peer, kind })
+        let _connection = connection.as_ref().map(ConnectionHandle::enter);
+        Ok(QuestionPlace { open: self.open.clone(), peer, kind, _connection })
     }
 }
 
@@ -364,7 +359,7 @@ impl ConsensusService for Service {
         &self,
         request: Request<Streaming<proto::ExchangeRequest>>,
     ) -> Result<Response<Self::ExchangeStream>, Status> {
-        let connection = request.extensions().get().cloned();
+        let connection = request.extensions().get::<ConnectionHandle>().cloned();
         let mut inbound = request.into_inner();
         let first = timeout(GREETING_TIMEOUT, inbound.message())
             .await
@@ -373,9 +368,9 @@ impl ConsensusService for Service {
             .ok_or_else(|| Status::invalid_argument("the stream ended before the greeting"))?;
         let mut last_counter = first.counter;
         let from = self.greet(first)?;
-        known(connection);
         let mut over = self.open().take_stream(from, last_counter)?;
-        let place = StreamPlace { open: self.open.clone(), peer: from, counter: last_counter };
+        let _connection = connection.as_ref().map(ConnectionHandle::enter);
+        let place = StreamPlace { open: self.open.clone(), peer: from, counter: last_counter, _connection };
         let peers = self.peers.clone();
         let (answer, answers) = mpsc::channel(1);
         let mut stopping = peers.stopping.clone();

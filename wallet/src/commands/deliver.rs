@@ -2,7 +2,7 @@
 //!
 //! From the signature on, a transaction may run until its expire time whatever happens here, and every message says so.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tally_proto::v1::TransactionState;
 use tokio::time::Instant;
@@ -83,7 +83,13 @@ async fn carry(
 ) -> Result<Delivered, WalletError> {
     let node = session.nodes.name();
     match hand_over(context, session, envelope).await? {
-        Handover::Refused(error) if delivery.believes_refusals => return Err(refused(error).into()),
+        // Whoever refuses has the bytes: that they are over is certain once they are.
+        Handover::Refused(error)
+            if delivery.believes_refusals
+                && (error.reason != "EXPIRED" || SystemTime::now() > envelope.expire_time()) =>
+        {
+            return Err(refused(error).into());
+        }
         Handover::Refused(error) | Handover::Uncertain(error) if !delivery.waits => {
             return Err(outcome::unknown(target, error.message));
         }
