@@ -30,7 +30,8 @@ const CHECKS_MAX: usize = 2048;
 const CHECKS_PER_BATCH: usize = 256;
 /// Ids remembered of transactions that expired.
 const EXPIRED_KEPT: usize = 100_000;
-/// Transactions waited for, above which those that nobody waits for any more are looked for.
+/// Transactions waited for, above which those that nobody waits for any more are looked for: twice as many as calls may wait
+/// (`Limits::waits_max`), so each look finds half of them.
 const WAITED_FOR_MAX: usize = 2 * 16_384;
 /// Calls that wait for one transaction.
 const WAITERS_PER_TRANSACTION_MAX: usize = 64;

@@ -195,6 +195,30 @@ async fn answers_that_nobody_takes_keep_the_places_of_their_questions() {
     .expect("a free place");
 }
 
+/// Nobody signs for this question, and the driver, which answers it, has votes to read.
+#[tokio::test]
+async fn few_ask_at_once_how_far_a_validator_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let (control, _busy) = mpsc::channel(8);
+    let (bulk, _inputs) = mpsc::channel(8);
+    let (_stop, stopping) = watch::channel(false);
+    let served = peers("http://127.0.0.1:1".into(), folder.path(), control, bulk, stopping);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(serve(listener, served));
+    let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
+    let ask =
+        || async { ConsensusServiceClient::new(channel.clone()).get_peer_status(proto::GetPeerStatusRequest {}).await };
+    // Four wait for a driver that does not answer; the fifth does not.
+    let refused = timeout(Duration::from_secs(60), async {
+        tokio::select! {
+            _ = async { tokio::join!(ask(), ask(), ask(), ask()) } => panic!("they were answered"),
+            refused = async { tokio::time::sleep(Duration::from_millis(300)).await; ask().await } => refused,
+        }
+    });
+    assert_eq!(refused.await.expect("an answer").unwrap_err().code(), tonic::Code::ResourceExhausted);
+}
+
 /// Rule D2: a batch fetched by digest carries no signature of its producer, and its transactions are executed as they are.
 #[tokio::test]
 async fn batches_of_an_answer_are_taken_up_to_the_first_with_a_transaction_nobody_signed() {
