@@ -11,7 +11,7 @@ use crate::{
     clients::Load,
     node::Stop,
     setup::{Faults, Setup},
-    world::World,
+    world::{Happening, World},
 };
 
 /// Seed 1624: the sync of a new segment's header fails, the process is started again, writes on, and the next power cut
@@ -81,4 +81,18 @@ fn what_was_to_fail_does_not_once_the_world_has_healed() {
     world.nodes[2].disk.fail_sync_after(0);
     must_make_progress(&mut world);
     assert!(world.nodes[2].machine.is_some());
+}
+
+/// Seed 5042369: power fails while a snapshot is written, in the last millisecond before the world heals.
+#[test]
+fn power_that_fails_in_the_moment_of_healing_does_not_after_it() {
+    let faults = Faults { heal_ms: 2000, ..Faults::none() };
+    let mut world = World::new(Setup { faults, load: Load::payments(5), ..Setup::calm(5042369, 4) }, false);
+    world.run(1999);
+    world.nodes[2].snapshots.fail_power_after(0);
+    world.nodes[2].power_fails = true;
+    world.at(1, Happening::PowerCut { node: 2 });
+    world.run(2001);
+    assert!(world.nodes[2].machine.is_some());
+    must_make_progress(&mut world);
 }

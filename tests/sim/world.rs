@@ -340,6 +340,10 @@ impl World {
         self.note(0x4ea1, || "the world heals".into());
         self.cut.clear();
         for node in 0..self.nodes.len() {
+            // What power has already left goes down before that, not after.
+            if self.nodes[node].power_fails && self.nodes[node].machine.is_some() {
+                self.stop(node, Stop::PowerCut);
+            }
             self.nodes[node].disk.heal();
             self.nodes[node].snapshots.heal();
             if self.nodes[node].machine.is_none() && self.nodes[node].incarnation > 0 {
