@@ -3,7 +3,8 @@
 //! A target takes any bytes. It panics where the code under it panics, and where one input means two things: what a strict
 //! reader accepts must be written again as the same bytes, and a lax reader must read the same in it.
 //!
-//! Two ways to run it. `cargo test -p tally-fuzz` bends good inputs, on any toolchain, `FUZZ_RUNS` times per target.
+//! Two ways to run it. `cargo test -p tally-fuzz` bends good inputs, on any toolchain, `FUZZ_RUNS` times per target, with no more
+//! memory than is reasonable.
 //! `cargo fuzz` (a C++ compiler; a nightly toolchain, or the stable one told to behave like it) looks for new paths through the code:
 //! `cargo run -p tally-fuzz --example seeds` writes good inputs to `fuzz/corpus`, then
 //! `RUSTC_BOOTSTRAP=1 cargo fuzz run transaction --features libfuzzer -s none -- -timeout=1 -rss_limit_mb=2048`.
@@ -64,6 +65,14 @@ mod tests {
     /// No input may take longer; one is slow if it is each time it is tried, for a machine may have other things to do.
     const SLOW: Duration = Duration::from_secs(1);
     const TRIES: usize = 4;
+    /// Bytes of address space that the process of these tests may take: what asks for more ends it.
+    const MEMORY: u64 = 4 << 30;
+
+    fn memory_is_bounded() {
+        let most = rustix::process::getrlimit(rustix::process::Resource::As).maximum;
+        let bound = rustix::process::Rlimit { current: Some(MEMORY.min(most.unwrap_or(MEMORY))), maximum: most };
+        rustix::process::setrlimit(rustix::process::Resource::As, bound).unwrap();
+    }
 
     fn try_on(target: &Target, input: &[u8], what: &str) {
         let mut took = Duration::MAX;
@@ -81,6 +90,7 @@ mod tests {
 
     #[test]
     fn nothing_bent_panics_or_means_two_things() {
+        memory_is_bounded();
         let runs = std::env::var("FUZZ_RUNS").ok().and_then(|text| text.parse().ok()).unwrap_or(RUNS);
         for target in TARGETS {
             let seeds = (target.seeds)();
@@ -98,6 +108,7 @@ mod tests {
     /// with a byte bent in each round, so that no two are the same.
     #[test]
     fn the_largest_inputs_take_no_longer_than_others() {
+        memory_is_bounded();
         for target in TARGETS {
             for (place, seed) in (target.seeds)().iter().filter(|seed| !seed.is_empty()).enumerate().take(3) {
                 let mut large = seed.repeat(LARGE.div_ceil(seed.len()));
