@@ -1,11 +1,15 @@
 //! Many worlds, each drawn from its seed, and what they came to.
 //!
 //! `SIM_SEED=7` runs one seed, `SIM_FIRST` and `SIM_SEEDS` a range, `SIM_SHARD=1/4` every fourth of it from the second on.
-//! `SIM_STOP=1` ends at the first seed that fails. A campaign of at least [`STANDARD`] seeds must hit every mark.
+//! `SIM_STOP=1` ends at the first seed that fails. `SIM_THREADS=1` leaves the other cores alone: a world has one thread, a campaign
+//! as many as there are cores. A campaign of at least [`STANDARD`] seeds must hit every mark.
 
 use std::{
+    num::NonZero,
     ops::Range,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    sync::Mutex,
+    thread,
     time::Instant,
 };
 
@@ -132,34 +136,62 @@ fn processor_seconds() -> f64 {
     ticks as f64 / 100.0
 }
 
+/// What the worlds of a campaign came to.
+#[derive(Default)]
+struct Outcome {
+    worlds: u64,
+    events: u64,
+    marks: Marks,
+    failed: Vec<u64>,
+}
+
 #[test]
 fn storms_pass() {
     let seeds = Seeds::from_environment(PLAIN);
-    let (begun, spent) = (Instant::now(), processor_seconds());
-    let (mut count, mut events) = (0u64, 0u64);
-    let mut marks = Marks::default();
-    let mut failed = Vec::new();
     let stop = std::env::var_os("SIM_STOP").is_some();
-    for seed in seeds.iter() {
-        count += 1;
-        let Some(world) = pass_or_explain(Setup::drawn(seed)) else {
-            failed.push(seed);
-            if stop {
+    let threads = std::env::var("SIM_THREADS").map_or_else(
+        |_| thread::available_parallelism().map_or(1, NonZero::get),
+        |text| text.parse().expect("SIM_THREADS is a number"),
+    );
+    let (begun, spent) = (Instant::now(), processor_seconds());
+    let waiting = Mutex::new(seeds.iter());
+    let outcome = Mutex::new(Outcome::default());
+    let run = || {
+        while let Some(seed) = waiting.lock().unwrap().next() {
+            let passed = pass_or_explain(Setup::drawn(seed)).map(|world| (world.events, world.marks));
+            let mut outcome = outcome.lock().unwrap();
+            outcome.worlds += 1;
+            match passed {
+                Some((events, marks)) => {
+                    outcome.events += events;
+                    outcome.marks.add(&marks);
+                }
+                None => outcome.failed.push(seed),
+            }
+            if stop && !outcome.failed.is_empty() {
                 break;
             }
-            continue;
-        };
-        events += world.events;
-        marks.add(&world.marks);
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(run);
+        }
+    });
+    let Outcome { mut worlds, events, marks, mut failed } = outcome.into_inner().unwrap();
+    failed.sort_unstable();
+    if let Some(first) = failed.first().filter(|_| stop) {
+        // Seeds are given out in order: what other threads had begun by then is not what it took.
+        worlds = seeds.iter().take_while(|seed| seed <= first).count() as u64;
     }
     let (seconds, spent) = (begun.elapsed().as_secs_f64(), processor_seconds() - spent);
-    println!("{count} seeds from {}: {events} events in {seconds:.1} s", seeds.range.start);
+    println!("{worlds} seeds from {}: {events} events in {seconds:.1} s", seeds.range.start);
     println!("{spent:.1} s of processor time, {:.0} events per second of it", events as f64 / spent.max(0.01));
     for mark in Mark::ALL {
         println!("{:>12} {mark:?}", marks.count(*mark));
     }
     assert!(failed.is_empty(), "these seeds fail: {failed:?}");
-    if count >= STANDARD {
+    if worlds >= STANDARD {
         assert!(marks.never().is_empty(), "never hit: {:?}", marks.never());
     }
 }

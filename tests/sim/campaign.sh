@@ -5,7 +5,8 @@
 #   tests/sim/campaign.sh FIRST SEEDS [FOLDER]     for example: tests/sim/campaign.sh 1000000 400000
 #
 # FOLDER (target/worlds/ and the commit) gets a file for each chunk of 2500 seeds: what ran on other code does not count. Prints
-# what the finished chunks of the range come to; exits with 1 if a seed failed. Chunks that failed run again.
+# what the finished chunks of the range come to; exits with 1 if a seed failed. Chunks that failed run again. SIM_BINARY is what
+# runs instead of a build of this tree, such as one that was optimised for what a first chunk did (docs/testing.md).
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -13,15 +14,15 @@ first=${1:?the first seed} seeds=${2:?how many seeds}
 folder=${3:-target/worlds/$(git rev-parse --short HEAD)}
 chunk=2500
 mkdir -p "$folder"
-binary=$(cargo test --profile campaign --test sim --no-run --message-format json 2>/dev/null |
-    sed -n 's/.*"name":"sim".*"executable":"\([^"]*\)".*/\1/p')
+binary=${SIM_BINARY:-$(cargo test --profile campaign --test sim --no-run --message-format json 2>/dev/null |
+    sed -n 's/.*"name":"sim".*"executable":"\([^"]*\)".*/\1/p')}
 
 run() {
     local log="$folder/$1.log"
     if [ -e "$log" ]; then return; fi
     rm -f "$folder/$1.failed"
     # A chunk takes minutes: one that goes on for hours is a world that does not end.
-    if SIM_FIRST=$1 SIM_SEEDS=$chunk timeout 7200 nice -n 19 "$binary" storms_pass --nocapture >"$log.part" 2>&1; then
+    if SIM_FIRST=$1 SIM_SEEDS=$chunk SIM_THREADS=1 timeout 7200 nice -n 19 "$binary" storms_pass --nocapture >"$log.part" 2>&1; then
         mv "$log.part" "$log"
     else
         mv "$log.part" "$folder/$1.failed"
