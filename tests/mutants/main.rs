@@ -5,7 +5,7 @@
 //! cargo run --release --example mutants -- fee-burnt # some
 //! ```
 //!
-//! Without `--release` the mutants are built for tests as well: slower worlds, but nothing to build that `cargo test` has not built.
+//! Without `--release` mutants are built as tests are: slower worlds, but less to build.
 //!
 //! `list.toml` has them, as changes of source: production code has no switches. Each is built in a copy of the tree under
 //! `target/mutants` and given to a test of `tests/sim`, which has to fail within [`SEEDS_MAX`] seeds. `cargo test` checks that
@@ -130,9 +130,7 @@ fn main() -> ExitCode {
             }
         }
     }
-    eprintln!(
-        "The programs in target/release are those of the last mutant now: cargo build --release makes yours again."
-    );
+    eprintln!("What is built in target is of the last mutant now: cargo build makes yours again.");
     println!("mutants: {killed} passed, {survived} failed");
     if survived == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
