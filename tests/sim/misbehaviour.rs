@@ -1,5 +1,10 @@
 //! One Byzantine validator among four in a good network: the others go on, and convict it of what can be proved.
 
+use std::sync::Arc;
+
+use tally_consensus::Message;
+use tally_types::{Certificate, Epoch, Hash, View, VoteKind};
+
 use crate::{byzantine::Kind, campaign::must_make_progress, clients::Load, setup::Setup, world::World};
 
 fn one_of_four(seed: u64, kind: Kind) -> World {
@@ -125,5 +130,27 @@ fn every_liar_is_at_home_among_two() {
             world.run(5000);
             must_make_progress(&mut world);
         }
+    }
+}
+
+/// Seed 5076520: of a certificate that one liar has shortened another takes the rest, and the first is told that.
+#[test]
+fn liars_bear_what_other_liars_leave_of_a_certificate() {
+    let (epoch, view, block, kind) = (Epoch::ZERO, View(1), Hash::of(b"any"), VoteKind::Prepare);
+    let bare = Some(Arc::new(Certificate { epoch, view, block, kind, signatures: Vec::new(), highest: None }));
+    let bare = Message::Certificates { entry: bare, highest_commit: None };
+    for kind in Kind::ALL {
+        let mut world = World::new(Setup { byzantine: vec![(3, kind)], ..Setup::calm(4, 4) }, false);
+        world.run(1000);
+        // Twins lie by being two.
+        let Some(mut liar) = world.nodes[3].behaviour.take() else { continue };
+        world.let_act(3, |scene| {
+            for _ in 0..100 {
+                liar.on_receive(scene, 0, &bare);
+                liar.on_time(scene);
+            }
+        });
+        world.nodes[3].behaviour = Some(liar);
+        must_make_progress(&mut world);
     }
 }

@@ -55,8 +55,10 @@ impl Behaviour for StaleCertificates {
             }
             4 => certificate.signatures.truncate(1),
             5 => {
-                let first = certificate.signatures[0].clone();
-                certificate.signatures.insert(0, first);
+                // Another liar may have left none.
+                if let Some(first) = certificate.signatures.first().cloned() {
+                    certificate.signatures.insert(0, first);
+                }
             }
             6 => certificate.kind = VoteKind::Commit,
             7 => certificate.epoch = certificate.epoch.next(),
