@@ -156,8 +156,10 @@ fn storms_pass() {
     let (begun, spent) = (Instant::now(), processor_seconds());
     let waiting = Mutex::new(seeds.iter());
     let outcome = Mutex::new(Outcome::default());
+    // In the head of the loop the lock would be held for as long as the world runs.
+    let next = || waiting.lock().unwrap().next();
     let run = || {
-        while let Some(seed) = waiting.lock().unwrap().next() {
+        while let Some(seed) = next() {
             let passed = pass_or_explain(Setup::drawn(seed)).map(|world| (world.events, world.marks));
             let mut outcome = outcome.lock().unwrap();
             outcome.worlds += 1;
