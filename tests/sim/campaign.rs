@@ -151,7 +151,7 @@ fn storms_pass() {
     let stop = std::env::var_os("SIM_STOP").is_some();
     let threads = std::env::var("SIM_THREADS").map_or_else(
         |_| thread::available_parallelism().map_or(1, NonZero::get),
-        |text| text.parse().expect("SIM_THREADS is a number"),
+        |text| text.parse().map(NonZero::get).expect("SIM_THREADS is a number above 0"),
     );
     let (begun, spent) = (Instant::now(), processor_seconds());
     let waiting = Mutex::new(seeds.iter());
