@@ -26,6 +26,8 @@ const RANGE_PATIENCE_MIN_MS: u64 = 500;
 const RANGE_PATIENCE_MAX_MS: u64 = 10_000;
 /// How long a peer that gave no blocks of use in time comes after those who did.
 const RANGE_FAILURE_MS: u64 = 60_000;
+/// Bytes of payload that wait for execution, above which no more blocks are asked for: twice the payload of an answer.
+const UNEXECUTED_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Something missing, and who should have it.
 #[derive(Clone, Debug)]
@@ -90,6 +92,16 @@ impl Asking {
     }
 }
 
+/// What can be taken in of the blocks of an answer.
+struct UsableRange {
+    /// Makes them final.
+    commit: Arc<Certificate>,
+    /// How many there are up to it.
+    blocks: usize,
+    /// How many of these, from the first on, lack no payload.
+    whole: usize,
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Fetching {
@@ -103,9 +115,11 @@ pub(super) struct Fetching {
     pub behind: bool,
     /// Since when a peer has claimed a higher final block.
     pub lag_since_ms: Option<u64>,
-    /// The final block whose payload keeps execution waiting, and since when. Peers may have let go of its batches: then
-    /// only the block as a whole can be had.
+    /// The final block whose payload keeps execution waiting, and when it is to be asked for as a whole: peers may have let go
+    /// of its batches.
     payload_gap: Option<(Height, u64)>,
+    /// Up to here blocks became final by headers alone that came with a range: nobody is about to send their batches.
+    bare_to: Height,
     /// Who was asked for a range of blocks, and from when on that took too long. An answer is taken however late it comes: it
     /// proves itself.
     asked: BTreeMap<Address, u64>,
@@ -205,7 +219,8 @@ impl Machine {
     pub(super) fn note_payload_gap(&mut self, height: Option<Height>) {
         let known = self.fetching.payload_gap.map(|(height, _)| height);
         if known != height {
-            self.fetching.payload_gap = height.map(|height| (height, self.now.mono_ms));
+            let wait = |height| if height <= self.fetching.bare_to { 0 } else { self.config.resend_ms };
+            self.fetching.payload_gap = height.map(|height| (height, self.now.mono_ms.saturating_add(wait(height))));
         }
     }
 
@@ -213,9 +228,7 @@ impl Machine {
     /// the payload of one that is final here is missing.
     fn fetch_range(&mut self, out: &mut Vec<Action>) {
         let (now, tip) = (self.now.mono_ms, self.chain.tip_height());
-        let gap = self.fetching.payload_gap;
-        let gap =
-            gap.filter(|(_, since)| now.saturating_sub(*since) >= self.config.resend_ms).map(|(height, _)| height);
+        let gap = self.fetching.payload_gap.filter(|(_, due)| *due <= now).map(|(height, _)| height);
         let from = gap.unwrap_or(tip.next());
         let claims = |peer: &super::Peer| peer.far_ahead || peer.final_height >= from;
         // Its own HAVEs made this replica one of those heard.
@@ -240,7 +253,7 @@ impl Machine {
         if !hurry && now.saturating_sub(since) < self.config.resend_ms {
             return;
         }
-        if now < self.fetching.ask_range_at_ms {
+        if now < self.fetching.ask_range_at_ms || gap.is_none() && self.unexecuted_bytes() > UNEXECUTED_BYTES_MAX {
             return;
         }
         // Another's answer may be why this replica asks again, long before the last one asked is late.
@@ -266,6 +279,21 @@ impl Machine {
         self.fetching.ask_range_at_ms = now.saturating_add(self.fetching.patience_ms);
         self.fetching.asked.insert(chosen, self.fetching.ask_range_at_ms);
         out.push(Action::Ask(chosen, Fetch::Blocks { from, to: from.plus(FETCH_BLOCKS) }));
+    }
+
+    /// Bytes of payload held here that final blocks are still to be executed from.
+    fn unexecuted_bytes(&self) -> usize {
+        let add = |bytes: usize, batch: &Batch| bytes.saturating_add(batch.bytes().len());
+        let mut bytes = 0;
+        for (height, digests) in &self.execution.unreleased {
+            if *height > self.execution.done {
+                bytes = digests.iter().filter_map(|digest| self.lanes.held(digest)).fold(bytes, add);
+            }
+        }
+        for (header, base, _) in &self.execution.queue {
+            bytes = self.batches_held(header, base).iter().fold(bytes, add);
+        }
+        bytes
     }
 
     fn note_failure(&mut self, peer: Address) {
@@ -314,7 +342,9 @@ impl Machine {
         }
     }
 
-    /// Rule S2: a range is taken in up to its last commit certificate, whole or not at all.
+    /// Rule S2: a range is taken in up to its last commit certificate, its headers whole or not at all; payload as far as it came,
+    /// from what waits for it first on. Blocks without a certificate of their own may lie below it, with more payload than one
+    /// answer can carry: what is final and still lacks it is asked for from there.
     pub(super) fn on_blocks(&mut self, from: Address, blocks: Vec<FetchedBlock>, out: &mut Vec<Action>) {
         if self.fetching.asked.remove(&from).is_none() {
             return out.push(Action::Dropped(Reject::NotAsked));
@@ -324,56 +354,69 @@ impl Machine {
         let tip = self.chain.tip_height();
         let known = blocks.iter().take_while(|block| block.header.height <= tip).count();
         let (known, above) = blocks.split_at_checked(known).unwrap_or((&blocks, &[]));
-        let filled = self.fill_payload(known, out);
-        let Some((certificate, usable)) = self.usable_range(above) else {
+        let (filled, without_gap) = self.fill_payload(known, out);
+        let Some(range) = self.usable_range(above) else {
             if !filled {
                 self.disbelieve(from);
                 out.push(Action::Dropped(Reject::BadBlocks));
             }
             return;
         };
+        // What waits is not passed over: else payload would gather here behind a gap that no answer ever fills.
+        let whole = if without_gap { range.whole } else { 0 };
         self.fetching.patience_ms = 0;
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.range_failed_ms = None;
         }
-        for block in above.iter().take(usable) {
-            for batch in &block.batches {
-                self.keep_batch(batch, out);
+        for (place, block) in above.iter().take(range.blocks).enumerate() {
+            if place < whole {
+                for batch in &block.batches {
+                    self.keep_batch(batch, out);
+                }
+            } else {
+                self.fetching.bare_to = block.header.height;
             }
             self.keep_header(&block.header, out);
         }
-        self.on_certificate(&certificate, out);
+        self.on_certificate(&range.commit, out);
     }
 
-    /// Takes the payload of blocks that are final here already and wait for it. Whether there was any.
-    fn fill_payload(&mut self, blocks: &[FetchedBlock], out: &mut Vec<Action>) -> bool {
+    /// Takes the payload of blocks that are final here already and wait for it, lowest first, up to the first that came without.
+    /// Whether there was any, and whether all of them lack nothing now.
+    fn fill_payload(&mut self, blocks: &[FetchedBlock], out: &mut Vec<Action>) -> (bool, bool) {
         let mut filled = false;
         for block in blocks {
             let waiting = self.execution.queue.iter().find(|(header, _, _)| *header == block.header);
             let Some(base) = waiting.map(|(_, base, _)| base.clone()) else { continue };
-            if self.has_payload(block, &base) {
-                for batch in &block.batches {
-                    self.keep_batch(batch, out);
-                }
-                filled = true;
+            if !self.has_payload(block, &base) {
+                return (filled, false);
             }
+            for batch in &block.batches {
+                self.keep_batch(batch, out);
+            }
+            filled = true;
         }
-        filled
+        (filled, true)
     }
 
-    /// The highest commit certificate of the current epoch in `blocks` up to which they link to the final tip and to their
-    /// payload, and how many blocks that are.
-    fn usable_range(&self, blocks: &[FetchedBlock]) -> Option<(Arc<Certificate>, usize)> {
+    /// The part of `blocks` that can be taken in: up to the highest commit certificate of the current epoch up to which they link
+    /// to the final tip, and to such payload as came with them.
+    fn usable_range(&self, blocks: &[FetchedBlock]) -> Option<UsableRange> {
         let mut parent = self.chain.tip().clone();
         let mut best = None;
+        let mut whole = 0usize;
         for (count, block) in (1usize..).zip(blocks) {
             let header = &block.header;
             let links = header.parent == parent.hash
                 && header.height == parent.height.next()
                 && header.epoch == self.agreement.epoch()
                 && header.cut.len() == self.agreement.set().len();
-            if !links || !self.has_payload(block, &parent.cut_for(header.epoch, header.cut.len())) {
+            let complete = links && self.has_payload(block, &parent.cut_for(header.epoch, header.cut.len()));
+            if !links || !complete && !block.batches.is_empty() {
                 break;
+            }
+            if complete && whole.saturating_add(1) == count {
+                whole = count;
             }
             let commit = block.commit.as_ref().filter(|commit| {
                 commit.block == header.hash()
@@ -381,7 +424,7 @@ impl Machine {
                     && commit.kind == tally_types::VoteKind::Commit
             });
             if let Some(commit) = commit {
-                best = Some((commit.clone(), count));
+                best = Some(UsableRange { commit: commit.clone(), blocks: count, whole });
             }
             parent = Block::of(header);
         }

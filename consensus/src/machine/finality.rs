@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use tally_types::{Certificate, Epoch, Hash, Header, Height, Seq, Tip, ValidatorSet, header::Executed};
+use tally_types::{Batch, Certificate, Epoch, Hash, Header, Height, Seq, Tip, ValidatorSet, header::Executed};
 
 use super::{Machine, Round};
 use crate::{
@@ -107,10 +107,14 @@ impl Machine {
         self.note_payload_gap(None);
     }
 
-    /// Digests of the batches of a block that are held here.
-    fn digests_held(&self, header: &Header, base: &[Tip]) -> Vec<Hash> {
+    /// The batches of a block that are held here, in each lane down from the highest to the first that is missing.
+    pub(super) fn batches_held(&self, header: &Header, base: &[Tip]) -> Vec<Batch> {
         let chains = header.cut.iter().zip(base).map(|(tip, from)| self.lookup_batches(tip, from.seq, usize::MAX));
-        chains.flatten().map(|batch| batch.digest()).collect()
+        chains.flatten().collect()
+    }
+
+    fn digests_held(&self, header: &Header, base: &[Tip]) -> Vec<Hash> {
+        self.batches_held(header, base).iter().map(Batch::digest).collect()
     }
 
     pub(super) fn on_executed(&mut self, executed: Executed, validators: ValidatorSet, out: &mut Vec<Action>) {

@@ -19,10 +19,10 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 const BLOCK_TIMEOUT: Duration = Duration::from_secs(40);
 /// How long an answer may take in all. What came until then is used.
 const WHOLE_ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
-/// Blocks and bytes taken of one answer. A stretch without a commit certificate is served by others as it was taken, so this is
-/// what a server gives at most.
+/// Blocks and bytes taken of one answer: what a server gives at most, which is payload up to the block that passes 32 MiB, in
+/// memory, and headers.
 const BLOCKS_MAX: usize = super::serve::BLOCKS_LIMIT as usize;
-const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
+const ANSWER_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// Batches taken of one answer.
 const BATCHES_MAX: usize = 64;
 /// A block with its payload, in bytes: 128 batches of 256 KiB, and framing.

@@ -58,11 +58,11 @@ const COUNTERS_KEPT: usize = 1024;
 const ASKED_MAX: usize = 64;
 /// Batches in one answer.
 const BATCHES_MAX: usize = 64;
-/// Blocks in one answer, and bytes of payload, after which it ends with the next block that has a commit certificate of
-/// its own: without one at its end it would prove nothing.
+/// Blocks in one answer that come with their payload, and bytes after which none does. Their headers follow up to the next block
+/// that has a commit certificate of its own: without one at its end it would prove nothing.
 const BLOCKS_MAX: u64 = 64;
 const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// Blocks in one answer at the very most.
+/// Blocks in one answer at the very most: more than an epoch has, whose last one has a certificate.
 pub(super) const BLOCKS_LIMIT: u64 = 1000;
 
 /// Serves the peer port until the node stops.
@@ -421,7 +421,8 @@ impl ConsensusService for Service {
             let mut sent = 0usize;
             for height in first..limit {
                 let reading = peers.clone();
-                let block = tokio::task::spawn_blocking(move || reading.read_block(height)).await;
+                let whole = height <= last && sent <= ANSWER_BYTES_MAX;
+                let block = tokio::task::spawn_blocking(move || reading.read_block(height, whole)).await;
                 let Ok(Some(block)) = block else { return };
                 sent = sent.saturating_add(block.encoded_len());
                 let enough = (height >= last || sent > ANSWER_BYTES_MAX) && block.commit.is_some();
@@ -504,11 +505,12 @@ impl ConsensusService for Service {
 }
 
 impl Peers {
-    /// A final block with its payload, out of index and journal; none: above what is indexed, or not readable.
-    fn read_block(&self, height: u64) -> Option<proto::FetchBlocksResponse> {
+    /// A final block out of index and journal, with its payload if it is to be `whole`; none: above what is indexed, or not
+    /// readable.
+    fn read_block(&self, height: u64, whole: bool) -> Option<proto::FetchBlocksResponse> {
         let block = self.index.block(height).ok()??;
-        let mut batches = Vec::with_capacity(block.batches.len());
-        for position in &block.batches {
+        let mut batches = Vec::new();
+        for position in block.batches.iter().filter(|_| whole) {
             let record = self.journal.read(Position::from_u64(*position)).ok()?;
             let batch = match tally_consensus::Record::parse(record.kind, &record.bytes).ok()? {
                 tally_consensus::Record::Accepted(batch, _)

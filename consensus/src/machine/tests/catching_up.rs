@@ -315,3 +315,140 @@ fn rule_p4_lower_commits_above_a_gap_are_not_written_down_in_a_circle() {
     let written: usize = (0..3).flat_map(|_| &commits).map(|commit| tell(&mut machine, commit)).sum();
     assert_eq!(written, commits.len());
 }
+
+/// A chain of `count` blocks that each order `batches` batches of `bytes` bytes, with a certificate for the last one only.
+fn stretch(count: u64, batches: u64, bytes: usize) -> (Machine, Vec<FetchedBlock>) {
+    let (machine, mut header, _) = first_block(0, 1000);
+    let mut blocks = Vec::new();
+    let mut tip = Tip::START;
+    for height in 1..=count {
+        let payload: Vec<Batch> = (0..batches)
+            .map(|_| {
+                let batch = Batch::new(Epoch(0), 1, tip, vec![Bytes::from(vec![height as u8; bytes])]);
+                tip = batch.tip();
+                batch
+            })
+            .collect();
+        header.cut[1] = tip;
+        let block = Header::new(header.clone());
+        let commit = (height == count).then(|| committed(&header));
+        (header.height, header.view, header.parent) = (Height(height + 1), View(height + 1), block.hash());
+        header.time = header.time.next();
+        blocks.push(FetchedBlock { header: block, batches: payload, commit });
+    }
+    (machine, blocks)
+}
+
+fn without_payload(blocks: &[FetchedBlock]) -> impl Iterator<Item = FetchedBlock> {
+    blocks.iter().map(|block| FetchedBlock { batches: Vec::new(), ..block.clone() })
+}
+
+/// What range it asks for, among what it does.
+fn range_asked(out: &[Action]) -> Option<(Address, Height)> {
+    out.iter().find_map(|action| match action {
+        Action::Ask(to, Fetch::Blocks { from, .. }) => Some((*to, *from)),
+        _ => None,
+    })
+}
+
+/// What range it asks for when it hears that all others are at height 90.
+fn ask_for_range(machine: &mut Machine) -> Option<(Address, Height)> {
+    let mut out = Vec::new();
+    for ms in (0..2000).step_by(100) {
+        for place in 1..4u32 {
+            let message = have_at(place, ms + 1, vec![Tip::START; 4], Height(90));
+            machine.handle(later(ms), Event::Message { from: Address([place as u8 + 1; 32]), message }, &mut out);
+        }
+    }
+    range_asked(&out)
+}
+
+/// It is given `blocks` by whom it asked. What it does, and what range it asks for next.
+fn give(machine: &mut Machine, asked: &mut (Address, Height), blocks: Vec<FetchedBlock>) -> Vec<Action> {
+    let mut out = Vec::new();
+    machine.handle(later(2000), Event::Blocks { from: asked.0, blocks }, &mut out);
+    if let Some(next) = range_asked(&out) {
+        *asked = next;
+    }
+    out
+}
+
+fn heights_executed(out: &[Action]) -> Vec<u64> {
+    let height = |action: &Action| if let Action::Execute(order) = action { Some(order.header.height.0) } else { None };
+    out.iter().filter_map(height).collect()
+}
+
+/// Blocks that are final only as ancestors may be any number, and their payload more than an answer can carry: headers alone
+/// make them final, and payload comes with one answer after the other.
+#[test]
+fn rule_s2_a_stretch_without_certificates_becomes_final_by_its_headers() {
+    let (mut machine, blocks) = stretch(7, 2, 8);
+    machine.resume(NOW, &mut Vec::new());
+    let mut asked = ask_for_range(&mut machine).unwrap();
+    for whole in [1..4, 4..6, 6..8] {
+        assert_eq!(asked.1, Height(whole.start));
+        let (first, last) = (whole.start as usize - 1, whole.end as usize - 1);
+        let mut answer = blocks[first..last].to_vec();
+        answer.extend(without_payload(&blocks[last..]));
+        let out = give(&mut machine, &mut asked, answer);
+        assert!(!out.iter().any(|action| matches!(action, Action::Dropped(_))), "{out:?}");
+        assert_eq!(heights_executed(&out), whole.collect::<Vec<u64>>());
+        assert_eq!(machine.status().final_height, Height(7));
+    }
+    assert_eq!(asked.1, Height(8));
+}
+
+/// Whoever gives no payload of the block that waits first gets no other payload kept.
+#[test]
+fn rule_s2_no_payload_is_gathered_behind_a_gap() {
+    let (mut machine, blocks) = stretch(6, 2, 8);
+    machine.resume(NOW, &mut Vec::new());
+    let mut asked = ask_for_range(&mut machine).unwrap();
+    // Final by headers alone, and more on top of them.
+    let mut answer: Vec<FetchedBlock> = without_payload(&blocks[..4]).collect();
+    answer[3].commit = Some(committed(blocks[3].header.fields()));
+    give(&mut machine, &mut asked, answer);
+    assert_eq!((machine.status().final_height, machine.kept().batches, asked.1), (Height(4), 0, Height(1)));
+    for (without, kept) in [(0, 0), (2, 4)] {
+        let mut answer = blocks.clone();
+        answer[without].batches.clear();
+        give(&mut machine, &mut asked, answer);
+        assert_eq!((machine.status().final_height, machine.kept().batches), (Height(6), kept));
+        assert_eq!(asked.1, Height(without as u64 + 1));
+    }
+}
+
+/// A block whose batches do not fit it ends what can be used of an answer.
+#[test]
+fn rule_s2_payload_that_does_not_fit_its_block_is_not_taken_for_none() {
+    let (mut machine, mut blocks) = stretch(3, 2, 8);
+    machine.resume(NOW, &mut Vec::new());
+    blocks[1].batches.pop();
+    let mut asked = ask_for_range(&mut machine).unwrap();
+    let out = give(&mut machine, &mut asked, blocks);
+    assert_eq!((machine.status().final_height, machine.kept().batches), (Height(0), 0));
+    assert!(out.iter().any(|action| matches!(action, Action::Dropped(crate::Reject::BadBlocks))));
+}
+
+/// Execution sets the pace, also of few blocks with much payload: what waits for it is held in memory.
+#[test]
+fn rule_s2_no_more_blocks_are_asked_for_while_much_payload_waits_for_execution() {
+    // 96 MiB in three blocks: after two of them another may be asked for.
+    let (mut machine, mut blocks) = stretch(3, 31, 1 << 20);
+    machine.resume(NOW, &mut Vec::new());
+    for block in &mut blocks {
+        block.commit = Some(committed(block.header.fields()));
+    }
+    let mut asked = ask_for_range(&mut machine).unwrap();
+    let mut last = Vec::new();
+    for (height, block) in (1..).zip(blocks) {
+        assert_eq!(asked.1, Height(height));
+        last = give(&mut machine, &mut asked, vec![block]);
+    }
+    assert_eq!((machine.status().final_height, range_asked(&last)), (Height(3), None));
+    let executed =
+        Executed { height: Height(1), state_root: Hash::of(b"state"), receipts_root: Hash::of(b"receipts") };
+    let validators = machine.config.genesis_validators.clone();
+    machine.handle(later(2000), Event::Executed { executed, validators }, &mut last);
+    assert_eq!(range_asked(&last).map(|(_, from)| from), Some(Height(4)));
+}
