@@ -11,6 +11,9 @@ use crate::{marks::Mark, world::World};
 /// How many nonces below the highest an account remembers.
 const NONCE_WINDOW: u64 = 128;
 
+/// Final blocks that wait for execution: those of two answers, and a stretch without certificates.
+const UNEXECUTED_MAX: usize = 2 * 64 + 64 + 1000;
+
 /// A promise that was broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Violation {
@@ -150,6 +153,12 @@ impl World {
         if known.is_some_and(|known| known != digest) {
             self.violate(Violation::SignedTwice, format!("{node} signs a second {kind:?} {epoch}/{number}"));
         }
+    }
+
+    /// The highest epoch that an honest node has signed anything in.
+    pub fn highest_epoch_signed(&self, node: usize) -> Option<Epoch> {
+        let signed = self.checkers.signed.keys().filter(|(by, ..)| *by == node);
+        signed.map(|(_, _, epoch, _)| Epoch(*epoch)).max()
     }
 
     /// Execution, by the real ledger, and what must hold of it.
@@ -309,7 +318,7 @@ impl World {
             requests: 512,
             lower_commits: 8,
             whole: 1024 + 64,
-            unexecuted,
+            unexecuted: UNEXECUTED_MAX,
             unreleased: uncertified + unexecuted.min(64),
             results: uncertified,
         };

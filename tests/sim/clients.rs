@@ -131,8 +131,7 @@ impl World {
 
     pub fn client(&mut self) {
         let client = self.rng.index(CLIENTS);
-        // A client stays with its node: nonces of one lane arrive in order.
-        let node = client % self.nodes.len();
+        let node = self.home(client);
         let flood = self.setup.load.floods && self.rng.below(200) == 0;
         let count = if flood { 100 + self.rng.below(300) } else { 1 };
         let mut admitted = Vec::new();
@@ -144,6 +143,11 @@ impl World {
         }
         self.admit_anything();
         self.next_client();
+    }
+
+    /// A client stays with its node: nonces of one lane arrive in order.
+    fn home(&self, client: usize) -> usize {
+        (client + self.setup.seed as usize) % self.nodes.len()
     }
 
     /// Transactions that a node took which keeps the protocol, votes, and has kept running since or had sealed them: it must bring
@@ -193,7 +197,7 @@ impl World {
     /// or does as it likes.
     pub fn is_disturbed(&self, sender: &Address) -> bool {
         let client = (0..CLIENTS).find(|client| keys::client(*client) == *sender);
-        let home = client.map(|client| &self.nodes[client % self.nodes.len()]);
+        let home = client.map(|client| &self.nodes[self.home(client)]);
         self.clients.disturbed.contains(sender) || !home.is_some_and(|home| home.honest && home.incarnation <= 1)
     }
 
@@ -278,7 +282,8 @@ fn transaction(genesis: &Genesis, keys: &Keys, rng: &mut Rng, draft: &Draft) -> 
         })
     } else {
         let recipient = keys::client(rng.index(CLIENTS)).to_string();
-        let amount = if draft.wrong == Wrong::Unfunded { u64::MAX >> 2 } else { 1 + rng.below(1000) };
+        let all = genesis.total_supply.0;
+        let amount = if draft.wrong == Wrong::Unfunded { all } else { 1 + rng.below(1000) };
         v1::operation::Operation::Transfer(v1::Transfer { recipient, amount })
     };
     let unix_ms = (START_MS + draft.now) as i64;

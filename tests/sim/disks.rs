@@ -8,8 +8,8 @@ use tally_node::store::{
 use crate::world::World;
 
 impl World {
-    /// Damages what a stopped node's disk holds, sometimes. One bit is damage that rule R2 mends, so the node is still
-    /// held to what it signed; more may cost both copies, and then it counts as Byzantine.
+    /// Damages what a stopped node's disk holds, sometimes. One bit is damage that rule R2 mends; more may cost both copies, and
+    /// the next start shows whether it did: see [`World::start`].
     pub fn rot(&mut self, node: usize) {
         if !self.rng.percent(60) {
             return;
@@ -31,18 +31,15 @@ impl World {
                 // that safe, so it is still held to what it signed.
                 self.lose_disk(node);
                 self.nodes[node].synced = 1;
+                self.nodes[node].disk_gone = true;
                 self.note(node as u64 ^ 0xd1, || format!("the disk of {node} is gone"));
             }
             2 => {
                 let bits = 2 + self.rng.below(8);
-                self.nodes[node].honest = false;
                 self.nodes[node].may_lack += 1;
                 self.flip_bits(node, &disk, bits);
             }
-            _ => {
-                self.nodes[node].honest = false;
-                self.nodes[node].may_lack += self.misdirect(node, &disk);
-            }
+            _ => self.nodes[node].may_lack += self.misdirect(node, &disk),
         }
     }
 

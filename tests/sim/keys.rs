@@ -16,7 +16,7 @@ use tally_types::{Address, Hash, PublicKey, SecretKey, Signature, SignedBytes, s
 /// Accounts that pay each other.
 pub const CLIENTS: usize = 8;
 /// Accounts that clients may open: later ones are asked for again, and refused.
-pub const FRESH: usize = 16;
+pub const FRESH: usize = 80;
 /// Most validators of a world.
 pub const VALIDATORS_MAX: usize = 10;
 

@@ -35,6 +35,8 @@ marks! {
     HeaderFetched,
     /// A range of final blocks was taken in. Rule S2.
     RangeFetched,
+    /// A range of final blocks whose last ones came without payload.
+    BareRangeFetched,
     /// A block became final by the certificate of a descendant only.
     FinalByDescendant,
     /// A proposal was sent again. Rule V3.
@@ -61,6 +63,8 @@ marks! {
     SnapshotSkipped,
     /// The power failed in the middle of a write.
     CutWhileWriting,
+    /// The power failed while a node was starting.
+    CutWhileStarting,
     /// A node was killed and lost nothing.
     Killed,
     /// All nodes were down at once.

@@ -218,12 +218,14 @@ impl World {
                 wanted.iter().flat_map(|(tip, above)| machine.lookup_batches(tip, *above, 64)).take(64).collect(),
             ),
             Fetch::Blocks { from, to } => {
-                // As a real node: past the end, up to the next block with a certificate of its own.
+                // As a real node: past the end, up to the next block with a certificate of its own, without payload.
                 let mut blocks = Vec::new();
                 for (order, _) in self.nodes[node].blocks.iter().skip(from.0.saturating_sub(1) as usize) {
-                    let batches = order.lanes.iter().flatten().cloned().collect();
+                    let whole = order.header.height <= to && blocks.len() < self.setup.answer_blocks;
+                    let batches = order.lanes.iter().flatten().filter(|_| whole).cloned().collect();
                     let (header, commit) = (order.header.clone(), order.commit.clone());
-                    let enough = header.height >= to && commit.is_some();
+                    let last = header.height >= to || blocks.len() + 1 >= self.setup.answer_blocks;
+                    let enough = last && commit.is_some();
                     blocks.push(FetchedBlock { header, batches, commit });
                     if enough {
                         break;
@@ -274,6 +276,9 @@ impl World {
                 }
                 if !blocks.is_empty() {
                     self.marks.hit(Mark::RangeFetched);
+                }
+                if blocks.len() > self.setup.answer_blocks {
+                    self.marks.hit(Mark::BareRangeFetched);
                 }
                 Event::Blocks { from, blocks }
             }

@@ -61,8 +61,10 @@ pub struct Node {
     pub busy_until: u64,
     /// Groups of its journal that were synced.
     pub synced: u64,
-    /// How many of them, at the end, damage may have taken without a trace.
+    /// How many of them, at the end, damage since the last start may have taken without a trace; 0: none, its journal is whole.
     pub may_lack: u64,
+    /// The disk it ran on is gone as a whole, and it was not started since.
+    pub disk_gone: bool,
     pub clock: Clock,
     /// It was once started without the journal it had, as one that observes.
     pub observes: bool,
@@ -122,6 +124,7 @@ impl Node {
             busy_until: 0,
             synced: 0,
             may_lack: 0,
+            disk_gone: false,
             observes: false,
             clock: Clock::default(),
             forbidden: None,
@@ -132,7 +135,7 @@ impl Node {
     /// Takes its disk away. What it signed is forgotten with it.
     pub fn lose_disk(&mut self) {
         (self.disk, self.snapshots) = (SimDisk::new(), SimDisk::new());
-        self.synced = 0;
+        (self.synced, self.may_lack) = (0, 0);
     }
 
     pub fn note_executed(&mut self) {
@@ -248,10 +251,10 @@ impl World {
         // As `run::open`: a journal that ends below what is known to have been durable in it has lost records. Rule R3.
         // One whose first start without a journal was cut short before it had noted that it observes has an empty one again: in a
         // real home every new journal begins with a record.
-        let has_run = self.nodes[node].synced > 0 || self.nodes[node].observes;
-        let lost = (records == 0 && has_run) || machine.status().final_height < covered.height;
+        let Node { synced, observes, honest, disk_gone, .. } = self.nodes[node];
+        let lost = (records == 0 && (synced > 0 || observes)) || machine.status().final_height < covered.height;
         if lost && voting == Voting::Allowed {
-            let excused = !self.nodes[node].honest || self.setup.faults.rotting.contains(&node);
+            let excused = !honest || disk_gone || synced == 0;
             assert!(excused, "{}: {node} has lost its journal by itself", self.name());
             drop((journal, machine));
             self.nodes[node].snapshots = SimDisk::new();
@@ -274,7 +277,8 @@ impl World {
         let mut out = Vec::new();
         machine.resume(self.clock_of(node), &mut out);
         self.nodes[node].machine = Some(machine);
-        self.nodes[node].synced = journal.groups();
+        (self.nodes[node].synced, self.nodes[node].may_lack) = (journal.groups(), 0);
+        self.nodes[node].disk_gone = false;
         self.nodes[node].journal = Some(journal);
         self.carry_out(node, out);
         self.tick_later(node);
@@ -322,16 +326,19 @@ impl World {
     }
 
     /// What was synced is there again. Damage in both copies of the very last groups looks like a torn tail, rule R2 says; any
-    /// other is refused, never passed over. A journal that is empty is one that was lost.
+    /// other is refused, never passed over. Whoever lost groups that way counts as Byzantine from then on.
     fn check_recovery(&mut self, node: usize, recovered: &Recovered) {
-        let synced = self.nodes[node].synced;
-        let may_lack = self.nodes[node].may_lack;
-        if recovered.groups > 0 && recovered.groups + may_lack < synced {
+        let Node { synced, may_lack, disk_gone, .. } = self.nodes[node];
+        if recovered.groups >= synced || disk_gone {
+            return;
+        }
+        if recovered.groups + may_lack < synced {
             self.violate(
                 Violation::Forgotten,
                 format!("{node} starts with {recovered:?} where {synced} groups were synced"),
             );
         }
+        self.nodes[node].honest = false;
     }
 
     /// A store that refuses says so, and the node stays down until somebody does what the error says.
@@ -341,11 +348,16 @@ impl World {
         self.nodes[node].refused = !disk_failed;
         let faults = &self.setup.faults;
         // One bit is mended, always: rule R2.
-        let fails = self.faulty() && (faults.sync_errors || faults.full_disks);
-        let excused = if disk_failed { fails } else { !self.nodes[node].honest };
+        let Node { honest, may_lack, power_fails, .. } = self.nodes[node];
+        let fails = self.faulty() && (faults.sync_errors || faults.full_disks) || power_fails;
+        let excused = if disk_failed { fails } else { !honest || may_lack > 0 };
         assert!(excused, "{}: {node} cannot start on a good disk: {error}", self.name());
         if !disk_failed {
             self.marks.hit(Mark::JournalRefused);
+        }
+        if power_fails {
+            self.marks.hit(Mark::CutWhileStarting);
+            self.stop(node, Stop::PowerCut);
         }
     }
 
@@ -358,7 +370,8 @@ impl World {
     /// From here on a node without its journal must not sign in this epoch or the next.
     pub fn observe_from_now(&mut self, node: usize) {
         let epochs = self.nodes.iter().filter_map(|other| other.machine.as_ref()).map(|machine| machine.status().epoch);
-        let highest = epochs.max().unwrap_or_default();
+        // All others may be down.
+        let highest = epochs.max().max(self.highest_epoch_signed(node)).unwrap_or_default();
         self.nodes[node].forbidden = Some(Epoch(highest.0 + 1).max(self.nodes[node].forbidden.unwrap_or_default()));
     }
 
@@ -395,6 +408,14 @@ impl World {
         }
     }
 
+    /// The power of a node fails in one of its next writes, or a moment later.
+    pub fn fail_power(&mut self, node: usize, operations: u64) {
+        let (operations, moment) = (self.rng.below(operations), 1 + self.rng.below(50));
+        self.nodes[node].disk.fail_power_after(operations);
+        self.nodes[node].power_fails = true;
+        self.at(moment, Happening::PowerCut { node });
+    }
+
     /// Stops a node that will be back after a while.
     pub fn stop_for(&mut self, node: usize, how: Stop, longest_ms: u64) {
         self.stop(node, how);
@@ -408,6 +429,9 @@ impl World {
         }
         // Whoever starts it again has made room.
         self.nodes[node].disk.set_capacity(None);
+        if self.faulty() && self.setup.faults.crashes > 0 && self.rng.percent(5) {
+            self.fail_power(node, 6);
+        }
         if !self.start(node, Voting::Allowed) {
             if !self.nodes[node].refused {
                 // The disk failed, the journal is as it was: it is tried again.

@@ -78,6 +78,8 @@ pub struct Setup {
     pub byzantine: Vec<(usize, Kind)>,
     /// Size at which a journal begins its next segment, bytes.
     pub segment_bytes: u64,
+    /// Blocks that come with their payload in one answer.
+    pub answer_blocks: usize,
     /// Collect violations instead of failing on the first: for worlds with too much Byzantine stake.
     pub tolerant: bool,
 }
@@ -94,6 +96,7 @@ impl Setup {
             faults: Faults::none(),
             byzantine: Vec::new(),
             segment_bytes: 256 << 10,
+            answer_blocks: 64,
             tolerant: false,
         }
     }
@@ -134,7 +137,8 @@ impl Setup {
                 faults.rotting.push(place);
             }
         }
-        if !faults.rotting.is_empty() {
+        let forgets = byzantine.iter().any(|(_, kind)| *kind == Kind::ForgottenDisk);
+        if forgets || !faults.rotting.is_empty() {
             // Damage is found at a start.
             faults.crashes = faults.crashes.max(20);
         }
@@ -144,12 +148,18 @@ impl Setup {
             execution_window: 4 + rng.below(8),
             idle_interval_ms: 1000,
             view_timeout_ms: 300,
+            // Leaders are drawn by the hash of genesis: no two worlds of one size have the same schedule.
+            max_expiry_ms: Params::default().max_expiry_ms - rng.below(1 << 16),
             ..Params::default()
         };
         // Small enough that runs rotate, some of them all the time.
         let segment_bytes = rng.choose(&[16 << 10, 256 << 10]);
-        let load = Load::drawn(&mut rng);
-        Setup { seed, stakes, params, load, faults, byzantine, segment_bytes, tolerant: false }
+        let answer_blocks = rng.choose(&[1, 2, 8, 64]);
+        let mut load = Load::drawn(&mut rng);
+        if byzantine.iter().any(|(_, kind)| kind.needs_load()) {
+            load.per_second = load.per_second.max(5);
+        }
+        Setup { seed, stakes, params, load, faults, byzantine, segment_bytes, answer_blocks, tolerant: false }
     }
 
     pub fn genesis(&self) -> Genesis {

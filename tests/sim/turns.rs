@@ -63,17 +63,22 @@ impl World {
         let (crashes, sync_errors) = (faults.crashes, faults.sync_errors);
         // Crash points: anywhere in the writes of the turn, or after its sync and any first part of what is sent.
         let crash = self.faulty() && crashes > 0 && self.rng.below(20_000) < crashes;
-        let cut_while_writing = crash && self.rng.percent(60);
         let writes = actions.iter().any(|action| matches!(action, Action::Persist(_)));
+        let cut_while_writing = crash && writes && self.rng.percent(80);
         if cut_while_writing {
-            let operations = self.rng.below(6);
+            // A write and a sync, and more where a segment ends.
+            let most = if self.rng.percent(80) { 3 } else { 8 };
+            let operations = self.rng.below(most);
             self.nodes[node].disk.fail_power_after(operations);
         } else if sync_errors && writes && self.faulty() && self.rng.below(2000) == 0 {
-            self.nodes[node].disk.fail_sync_after(0);
+            let syncs = self.rng.below(3);
+            self.nodes[node].disk.fail_sync_after(syncs);
         }
         let written = self.write(node, actions);
         if cut_while_writing {
-            self.marks.hit(Mark::CutWhileWriting);
+            if written.is_err() {
+                self.marks.hit(Mark::CutWhileWriting);
+            }
             return self.stop_for(node, Stop::PowerCut, 5000);
         }
         let actions = match written {
@@ -144,6 +149,10 @@ impl World {
     fn stop_after(&mut self, node: usize, error: &JournalError) {
         let text = error.to_string();
         self.note(node as u64 ^ 0x0d15c, || format!("{node} cannot write: {text}"));
+        if self.nodes[node].power_fails {
+            self.marks.hit(Mark::CutWhileWriting);
+            return self.stop_for(node, Stop::PowerCut, 5000);
+        }
         let full = text.contains("full") || text.contains("space");
         assert!(
             self.faulty() && (self.setup.faults.sync_errors || self.setup.faults.full_disks),

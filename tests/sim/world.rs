@@ -320,8 +320,12 @@ impl World {
             return;
         }
         if self.nodes[node].machine.is_some() {
-            let how = if self.rng.percent(25) { Stop::Kill } else { Stop::PowerCut };
-            self.stop_for(node, how, 20_000);
+            match self.rng.below(4) {
+                0 => self.stop_for(node, Stop::Kill, 20_000),
+                1 => self.stop_for(node, Stop::PowerCut, 20_000),
+                // Between turns everything is synced: only a cut while it writes has something to lose.
+                _ => self.fail_power(node, 3),
+            }
         }
         let next = self.next_crash();
         self.at(next, Happening::Crash { node });
@@ -330,7 +334,10 @@ impl World {
     fn black_out(&mut self) {
         for node in 0..self.nodes.len() {
             if self.faulty() && self.nodes[node].machine.is_some() {
-                self.stop_for(node, Stop::PowerCut, 3000);
+                match self.rng.percent(50) {
+                    true => self.stop_for(node, Stop::PowerCut, 3000),
+                    false => self.fail_power(node, 3),
+                }
             }
         }
     }

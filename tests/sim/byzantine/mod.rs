@@ -28,6 +28,7 @@ mod silence;
 mod stale_certificates;
 mod strip;
 mod withheld_batch;
+mod withheld_commit;
 mod wrong_root;
 
 use std::sync::Arc;
@@ -50,6 +51,7 @@ pub enum Kind {
     DoubleViewChange,
     EagerVoter,
     WithheldBatch,
+    WithheldCommit,
     FalseAnswers,
     FalseHave,
     InvalidBlock,
@@ -79,13 +81,14 @@ impl Kind {
     pub const CONSPIRATORS: [Kind; 5] =
         [Kind::EquivocatingLeader, Kind::EagerVoter, Kind::Amnesia, Kind::EveryTrick, Kind::Twins];
 
-    pub const ALL: [Kind; 27] = [
+    pub const ALL: [Kind; 28] = [
         Kind::EquivocatingLeader,
         Kind::DoublePrepare,
         Kind::DoubleCommit,
         Kind::DoubleViewChange,
         Kind::EagerVoter,
         Kind::WithheldBatch,
+        Kind::WithheldCommit,
         Kind::FalseAnswers,
         Kind::FalseHave,
         Kind::InvalidBlock,
@@ -117,6 +120,7 @@ impl Kind {
             Kind::DoubleViewChange => Box::new(double_view_change::DoubleViewChange),
             Kind::EagerVoter => Box::<eager_voter::EagerVoter>::default(),
             Kind::WithheldBatch => Box::<withheld_batch::WithheldBatch>::default(),
+            Kind::WithheldCommit => Box::new(withheld_commit::WithheldCommit),
             Kind::FalseAnswers => Box::new(false_answers::FalseAnswers),
             Kind::FalseHave => Box::new(false_have::FalseHave),
             Kind::InvalidBlock => Box::new(invalid_block::InvalidBlock),
@@ -154,6 +158,22 @@ impl Kind {
             Kind::Twins => &[EvidenceKind::DoubleProposal, EvidenceKind::DoubleBatch],
             _ => &[],
         }
+    }
+
+    /// Whether it does something with its lane, or what is in it, only.
+    pub fn needs_load(self) -> bool {
+        matches!(
+            self,
+            Kind::WithheldBatch
+                | Kind::FalseHave
+                | Kind::LaneEquivocation
+                | Kind::ForgedBatch
+                | Kind::Drip
+                | Kind::Strip
+                | Kind::LaxAdmission
+                | Kind::Censor
+                | Kind::PhantomTip
+        )
     }
 
     /// Whether honest validators may find a leader's roots to differ from theirs.

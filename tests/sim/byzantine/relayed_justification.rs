@@ -45,6 +45,10 @@ impl Behaviour for RelayedJustification {
             return;
         }
         self.relayed = place;
+        // It is no proposal of the leader's: whoever gets one hangs up for a while.
+        if scene.rng.percent(90) {
+            return;
+        }
         if let Some(other) = self.another(scene, proposal) {
             let justification_bytes = Bytes::from(other.encode());
             let relayed = Proposal { justification: Some(other), justification_bytes, ..Proposal::clone(proposal) };

@@ -446,8 +446,7 @@ fn rule_s2_no_more_blocks_are_asked_for_while_much_payload_waits_for_execution()
         last = give(&mut machine, &mut asked, vec![block]);
     }
     assert_eq!((machine.status().final_height, range_asked(&last)), (Height(3), None));
-    let executed =
-        Executed { height: Height(1), state_root: Hash::of(b"state"), receipts_root: Hash::of(b"receipts") };
+    let executed = Executed { height: Height(1), state_root: Hash::of(b"state"), receipts_root: Hash::of(b"receipts") };
     let validators = machine.config.genesis_validators.clone();
     machine.handle(later(2000), Event::Executed { executed, validators }, &mut last);
     assert_eq!(range_asked(&last).map(|(_, from)| from), Some(Height(4)));
