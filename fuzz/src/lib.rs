@@ -72,6 +72,9 @@ mod tests {
         let most = rustix::process::getrlimit(rustix::process::Resource::As).maximum;
         let bound = rustix::process::Rlimit { current: Some(MEMORY.min(most.unwrap_or(MEMORY))), maximum: most };
         rustix::process::setrlimit(rustix::process::Resource::As, bound).unwrap();
+        // A bound that binds nothing would pass everything.
+        let asked = usize::try_from(MEMORY).unwrap();
+        assert!(Vec::<u8>::new().try_reserve_exact(asked).is_err() || !cfg!(target_os = "linux"), "memory has no bound");
     }
 
     fn try_on(target: &Target, input: &[u8], what: &str) {
