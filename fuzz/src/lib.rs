@@ -74,7 +74,10 @@ mod tests {
         rustix::process::setrlimit(rustix::process::Resource::As, bound).unwrap();
         // A bound that binds nothing would pass everything.
         let asked = usize::try_from(MEMORY).unwrap();
-        assert!(Vec::<u8>::new().try_reserve_exact(asked).is_err() || !cfg!(target_os = "linux"), "memory has no bound");
+        assert!(
+            Vec::<u8>::new().try_reserve_exact(asked).is_err() || !cfg!(target_os = "linux"),
+            "memory has no bound"
+        );
     }
 
     fn try_on(target: &Target, input: &[u8], what: &str) {

@@ -14,9 +14,9 @@ use tally_consensus::{Message, Unsigned};
 use tally_types::{Address, Hash, PublicKey, SecretKey, Signature, SignedBytes, signature::SignatureCheck};
 
 /// Accounts that pay each other.
-pub const CLIENTS: usize = 8;
+pub const CLIENTS: usize = 10;
 /// Accounts that clients may open: later ones are asked for again, and refused.
-pub const FRESH: usize = 80;
+pub const FRESH: usize = 40;
 /// Most validators of a world.
 pub const VALIDATORS_MAX: usize = 10;
 

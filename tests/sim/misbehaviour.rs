@@ -40,6 +40,7 @@ fn every_provable_misbehaviour_is_convicted_by_every_honest_validator() {
 fn what_cannot_be_proved_convicts_nobody() {
     for kind in [
         Kind::WithheldBatch,
+        Kind::WithheldCommit,
         Kind::FalseAnswers,
         Kind::FalseHave,
         Kind::InvalidBlock,
@@ -57,6 +58,22 @@ fn what_cannot_be_proved_convicts_nobody() {
     ] {
         let world = one_of_four(7, kind);
         assert!(world.checkers.evidence.is_empty(), "{kind:?}: {:?}", world.checkers.evidence);
+    }
+}
+
+/// Its blocks have no certificate of their own: whoever is behind takes them in by what comes after them.
+#[test]
+fn blocks_whose_leader_withholds_commits_are_prepared_and_become_final_by_others() {
+    for n in [4, 7, 10] {
+        let byzantine = (0..n / 3).map(|place| (place, Kind::WithheldCommit)).collect();
+        let mut world = World::new(Setup { byzantine, ..Setup::calm(3, n) }, false);
+        world.run(30_000);
+        let of_liars = |header: &tally_types::Header| (header.proposer as usize) < n / 3;
+        let blocks = &world.nodes[n - 1].blocks;
+        let (own, others): (Vec<_>, Vec<_>) =
+            blocks.iter().filter(|(order, _)| of_liars(&order.header)).partition(|(order, _)| order.commit.is_some());
+        assert!(others.len() > 10 && own.len() * 10 < others.len(), "{n}: {} and {}", own.len(), others.len());
+        must_make_progress(&mut world);
     }
 }
 

@@ -231,6 +231,10 @@ impl World {
                         break;
                     }
                 }
+                // A line that breaks, or is too slow for the rest.
+                if self.faulty() && self.rng.percent(self.setup.faults.loss) {
+                    blocks.truncate(self.rng.index(blocks.len() + 1));
+                }
                 Answer::Blocks(blocks)
             }
         };

@@ -349,14 +349,17 @@ impl World {
         let faults = &self.setup.faults;
         // One bit is mended, always: rule R2.
         let Node { honest, may_lack, power_fails, .. } = self.nodes[node];
-        let fails = self.faulty() && (faults.sync_errors || faults.full_disks) || power_fails;
+        let without_power = power_fails && error.to_string().contains("power failure");
+        let fails = self.faulty() && (faults.sync_errors || faults.full_disks) || without_power;
         let excused = if disk_failed { fails } else { !honest || may_lack > 0 };
         assert!(excused, "{}: {node} cannot start on a good disk: {error}", self.name());
         if !disk_failed {
             self.marks.hit(Mark::JournalRefused);
         }
-        if power_fails {
+        if without_power {
             self.marks.hit(Mark::CutWhileStarting);
+        }
+        if power_fails {
             self.stop(node, Stop::PowerCut);
         }
     }
@@ -370,9 +373,15 @@ impl World {
     /// From here on a node without its journal must not sign in this epoch or the next.
     pub fn observe_from_now(&mut self, node: usize) {
         let epochs = self.nodes.iter().filter_map(|other| other.machine.as_ref()).map(|machine| machine.status().epoch);
+        let highest = epochs.max().unwrap_or_default().next();
         // All others may be down.
-        let highest = epochs.max().max(self.highest_epoch_signed(node)).unwrap_or_default();
-        self.nodes[node].forbidden = Some(Epoch(highest.0 + 1).max(self.nodes[node].forbidden.unwrap_or_default()));
+        let own = self.highest_epoch_signed(node).unwrap_or_default();
+        let state = &mut self.nodes[node];
+        state.forbidden = Some(highest.max(own).max(state.forbidden.unwrap_or_default()));
+        // From then on it is as good as any other.
+        if state.correct && !state.honest {
+            (state.honest, state.excused_up_to) = (true, state.forbidden);
+        }
     }
 
     /// Stops a node, as if by surprise.
@@ -381,7 +390,7 @@ impl World {
         self.note(node as u64 ^ 0xc0, || format!("{node} stops: {how:?}"));
         let state = &mut self.nodes[node];
         state.power_fails = false;
-        state.machine = None;
+        let ran = state.machine.take().is_some();
         state.journal = None;
         state.actions.clear();
         state.tick_at = u64::MAX;
@@ -397,7 +406,8 @@ impl World {
                 self.nodes[node].snapshots.crash(loss);
             }
         }
-        if self.faulty() && self.setup.faults.rotting.contains(&node) {
+        // Damage that no start has seen yet is enough.
+        if ran && self.faulty() && self.setup.faults.rotting.contains(&node) {
             self.rot(node);
         }
         if self.nodes[node].behaviour.as_ref().is_some_and(|behaviour| behaviour.forgets()) {
@@ -430,21 +440,16 @@ impl World {
         // Whoever starts it again has made room.
         self.nodes[node].disk.set_capacity(None);
         if self.faulty() && self.setup.faults.crashes > 0 && self.rng.percent(5) {
-            self.fail_power(node, 6);
+            self.fail_power(node, 12);
         }
         if !self.start(node, Voting::Allowed) {
             if !self.nodes[node].refused {
                 // The disk failed, the journal is as it was: it is tried again.
                 return self.at(1000, Happening::Restart { node });
             }
-            // The error says what to do: move the journal away, follow, and sign nothing for two epochs. From then on it is as good
-            // as any other.
+            // The error says what to do: move the journal away, follow, and sign nothing for two epochs.
             self.lose_disk(node);
             self.observe_from_now(node);
-            let state = &mut self.nodes[node];
-            if state.correct && !state.honest {
-                (state.honest, state.excused_up_to) = (true, state.forbidden);
-            }
             self.nodes[node].observes = true;
             assert!(self.start(node, Voting::From(None)), "an empty disk has nothing to refuse");
         }

@@ -149,7 +149,7 @@ impl World {
     fn stop_after(&mut self, node: usize, error: &JournalError) {
         let text = error.to_string();
         self.note(node as u64 ^ 0x0d15c, || format!("{node} cannot write: {text}"));
-        if self.nodes[node].power_fails {
+        if self.nodes[node].power_fails && text.contains("power failure") {
             self.marks.hit(Mark::CutWhileWriting);
             return self.stop_for(node, Stop::PowerCut, 5000);
         }
@@ -173,7 +173,9 @@ impl World {
                 self.mark_signed(node, &unsigned);
                 let message = self.keys.message(&self.nodes[node].signer, unsigned);
                 self.say(node, None, &message);
-                own.push(message);
+                if self.nodes[node].behaviour.as_mut().is_none_or(|behaviour| behaviour.hears_itself(&message)) {
+                    own.push(message);
+                }
             }
             Action::Broadcast(message) => self.say(node, None, &message),
             Action::Send(to, message) => self.say(node, Some(self.index(&to)), &message),

@@ -118,6 +118,8 @@ pub(super) struct Fetching {
     /// The final block whose payload keeps execution waiting, and when it is to be asked for as a whole: peers may have let go
     /// of its batches.
     payload_gap: Option<(Height, u64)>,
+    /// An answer ended before the certificate that would have proved it: the next question is for headers up to it alone.
+    proof_first: bool,
     /// Up to here blocks became final by headers alone that came with a range: nobody is about to send their batches.
     bare_to: Height,
     /// Who was asked for a range of blocks, and from when on that took too long. An answer is taken however late it comes: it
@@ -241,11 +243,6 @@ impl Machine {
             self.fetching.ask_range_at_ms = now;
             return;
         }
-        // Execution sets the pace: what waits for it is held in memory.
-        let backlog = usize::try_from(EXECUTE_AHEAD.saturating_mul(2)).unwrap_or(usize::MAX);
-        if gap.is_none() && self.execution.queue.len() > backlog {
-            return;
-        }
         let since = *self.fetching.lag_since_ms.get_or_insert(now);
         let far = |peer: &super::Peer| peer.far_ahead || peer.final_height.above(tip) > 8;
         let hurry = gap.is_some() || self.fetching.behind || self.ahead.is_some() || self.peers.values().any(far);
@@ -253,7 +250,14 @@ impl Machine {
         if !hurry && now.saturating_sub(since) < self.config.resend_ms {
             return;
         }
-        if now < self.fetching.ask_range_at_ms || gap.is_none() && self.unexecuted_bytes() > UNEXECUTED_BYTES_MAX {
+        if now < self.fetching.ask_range_at_ms {
+            return;
+        }
+        // Execution sets the pace: what waits for it is held in memory. With a gap, what lies behind it waits for this.
+        let backlog = usize::try_from(EXECUTE_AHEAD.saturating_mul(2)).unwrap_or(usize::MAX);
+        let many = gap.is_none() && self.execution.queue.len() > backlog;
+        if many || self.unexecuted_bytes(gap.is_none()) > UNEXECUTED_BYTES_MAX {
+            self.fetching.ask_range_at_ms = now.saturating_add(self.config.resend_ms);
             return;
         }
         // Another's answer may be why this replica asks again, long before the last one asked is late.
@@ -278,11 +282,14 @@ impl Machine {
             self.fetching.patience_ms.saturating_mul(2).clamp(least, RANGE_PATIENCE_MAX_MS.max(least));
         self.fetching.ask_range_at_ms = now.saturating_add(self.fetching.patience_ms);
         self.fetching.asked.insert(chosen, self.fetching.ask_range_at_ms);
-        out.push(Action::Ask(chosen, Fetch::Blocks { from, to: from.plus(FETCH_BLOCKS) }));
+        let proof_first = std::mem::take(&mut self.fetching.proof_first) && gap.is_none();
+        let to = if proof_first { tip } else { from.plus(FETCH_BLOCKS) };
+        out.push(Action::Ask(chosen, Fetch::Blocks { from, to }));
     }
 
-    /// Bytes of payload held here that final blocks are still to be executed from.
-    fn unexecuted_bytes(&self) -> usize {
+    /// Bytes of payload held here of final blocks that execution was given and is not through with, and, if asked for `all`, of
+    /// those that it is still to be given.
+    fn unexecuted_bytes(&self, all: bool) -> usize {
         let add = |bytes: usize, batch: &Batch| bytes.saturating_add(batch.bytes().len());
         let mut bytes = 0;
         for (height, digests) in &self.execution.unreleased {
@@ -290,13 +297,13 @@ impl Machine {
                 bytes = digests.iter().filter_map(|digest| self.lanes.held(digest)).fold(bytes, add);
             }
         }
-        for (header, base, _) in &self.execution.queue {
+        for (header, base, _) in self.execution.queue.iter().filter(|_| all) {
             bytes = self.batches_held(header, base).iter().fold(bytes, add);
         }
         bytes
     }
 
-    fn note_failure(&mut self, peer: Address) {
+    pub(super) fn note_failure(&mut self, peer: Address) {
         let now = self.now.mono_ms;
         if let Some(peer) = self.peers.get_mut(&peer) {
             peer.range_failed_ms = Some(now);
@@ -354,9 +361,22 @@ impl Machine {
         let tip = self.chain.tip_height();
         let known = blocks.iter().take_while(|block| block.header.height <= tip).count();
         let (known, above) = blocks.split_at_checked(known).unwrap_or((&blocks, &[]));
+        let withheld = known.first().is_some_and(|first| self.fits_what_waits(first) == Some(false));
         let (filled, without_gap) = self.fill_payload(known, out);
-        let Some(range) = self.usable_range(above) else {
+        let range = self.usable_range(above);
+        // Headers are taken from whoever withholds the payload that was asked for, but nobody has all the turns by that.
+        if withheld {
+            self.note_failure(from);
+        } else if filled || range.is_some() {
+            self.fetching.patience_ms = 0;
+            if let Some(peer) = self.peers.get_mut(&from) {
+                peer.range_failed_ms = None;
+            }
+        }
+        let Some(range) = range else {
             if !filled {
+                // A line may be too slow for all the payload below a certificate.
+                self.fetching.proof_first = above.first().is_some_and(|first| self.follows_tip(&first.header));
                 self.disbelieve(from);
                 out.push(Action::Dropped(Reject::BadBlocks));
             }
@@ -364,10 +384,6 @@ impl Machine {
         };
         // What waits is not passed over: else payload would gather here behind a gap that no answer ever fills.
         let whole = if without_gap { range.whole } else { 0 };
-        self.fetching.patience_ms = 0;
-        if let Some(peer) = self.peers.get_mut(&from) {
-            peer.range_failed_ms = None;
-        }
         for (place, block) in above.iter().take(range.blocks).enumerate() {
             if place < whole {
                 for batch in &block.batches {
@@ -386,10 +402,10 @@ impl Machine {
     fn fill_payload(&mut self, blocks: &[FetchedBlock], out: &mut Vec<Action>) -> (bool, bool) {
         let mut filled = false;
         for block in blocks {
-            let waiting = self.execution.queue.iter().find(|(header, _, _)| *header == block.header);
-            let Some(base) = waiting.map(|(_, base, _)| base.clone()) else { continue };
-            if !self.has_payload(block, &base) {
-                return (filled, false);
+            match self.fits_what_waits(block) {
+                None => continue,
+                Some(false) => return (filled, false),
+                Some(true) => {}
             }
             for batch in &block.batches {
                 self.keep_batch(batch, out);
@@ -397,6 +413,17 @@ impl Machine {
             filled = true;
         }
         (filled, true)
+    }
+
+    /// Whether `block`, of those final here that wait for execution, came with what it lacks; none: it does not wait.
+    fn fits_what_waits(&self, block: &FetchedBlock) -> Option<bool> {
+        let (_, base, _) = self.execution.queue.iter().find(|(header, _, _)| *header == block.header)?;
+        Some(self.has_payload(block, base))
+    }
+
+    fn follows_tip(&self, header: &Header) -> bool {
+        let tip = self.chain.tip();
+        header.parent == tip.hash && header.height == tip.height.next()
     }
 
     /// The part of `blocks` that can be taken in: up to the highest commit certificate of the current epoch up to which they link

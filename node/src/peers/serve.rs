@@ -415,7 +415,7 @@ impl ConsensusService for Service {
         let (sender, receiver) = mpsc::channel(1);
         let peers = self.peers.clone();
         let first = question.from_height.max(1);
-        let last = question.to_height.min(first.saturating_add(BLOCKS_MAX));
+        let last = question.to_height.min(first.saturating_add(BLOCKS_MAX - 1));
         let limit = first.saturating_add(BLOCKS_LIMIT);
         tokio::spawn(async move {
             let mut sent = 0usize;

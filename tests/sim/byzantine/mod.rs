@@ -120,7 +120,7 @@ impl Kind {
             Kind::DoubleViewChange => Box::new(double_view_change::DoubleViewChange),
             Kind::EagerVoter => Box::<eager_voter::EagerVoter>::default(),
             Kind::WithheldBatch => Box::<withheld_batch::WithheldBatch>::default(),
-            Kind::WithheldCommit => Box::new(withheld_commit::WithheldCommit),
+            Kind::WithheldCommit => Box::<withheld_commit::WithheldCommit>::default(),
             Kind::FalseAnswers => Box::new(false_answers::FalseAnswers),
             Kind::FalseHave => Box::new(false_have::FalseHave),
             Kind::InvalidBlock => Box::new(invalid_block::InvalidBlock),
@@ -187,6 +187,11 @@ pub trait Behaviour {
     /// The machine speaks, to one validator or (none) to all.
     fn on_send(&mut self, scene: &mut Scene<'_>, to: Option<usize>, message: &Message) {
         scene.say(to, message.clone());
+    }
+
+    /// Whether its own machine counts what it says.
+    fn hears_itself(&mut self, _message: &Message) -> bool {
+        true
     }
 
     /// Something arrived; the machine gets it as well.

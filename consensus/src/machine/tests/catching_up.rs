@@ -363,7 +363,7 @@ fn ask_for_range(machine: &mut Machine) -> Option<(Address, Height)> {
     range_asked(&out)
 }
 
-/// It is given `blocks` by whom it asked. What it does, and what range it asks for next.
+/// It is given `blocks` by whom it asked, a moment after. What it does, and what range it asks for next.
 fn give(machine: &mut Machine, asked: &mut (Address, Height), blocks: Vec<FetchedBlock>) -> Vec<Action> {
     let mut out = Vec::new();
     machine.handle(later(2000), Event::Blocks { from: asked.0, blocks }, &mut out);
@@ -449,5 +449,69 @@ fn rule_s2_no_more_blocks_are_asked_for_while_much_payload_waits_for_execution()
     let executed = Executed { height: Height(1), state_root: Hash::of(b"state"), receipts_root: Hash::of(b"receipts") };
     let validators = machine.config.genesis_validators.clone();
     machine.handle(later(2000), Event::Executed { executed, validators }, &mut last);
+    machine.handle(later(2000 + machine.config.resend_ms), Event::Tick, &mut last);
     assert_eq!(range_asked(&last).map(|(_, from)| from), Some(Height(4)));
+}
+
+/// The same where headers have made them final: each is a gap, and given out as soon as it is filled.
+#[test]
+fn rule_s2_no_gap_is_asked_about_while_much_payload_is_being_executed() {
+    let (mut machine, blocks) = stretch(4, 31, 1 << 20);
+    machine.resume(NOW, &mut Vec::new());
+    let mut asked = ask_for_range(&mut machine).unwrap();
+    give(&mut machine, &mut asked, without_payload(&blocks).collect());
+    let mut last = Vec::new();
+    for (height, block) in (1..4).zip(blocks) {
+        assert_eq!(asked.1, Height(height));
+        last = give(&mut machine, &mut asked, vec![block]);
+        assert_eq!(heights_executed(&last), [height]);
+    }
+    assert_eq!(range_asked(&last), None);
+    let executed = Executed { height: Height(1), state_root: Hash::of(b"state"), receipts_root: Hash::of(b"receipts") };
+    let validators = machine.config.genesis_validators.clone();
+    machine.handle(later(2000), Event::Executed { executed, validators }, &mut last);
+    machine.handle(later(2000 + machine.config.resend_ms), Event::Tick, &mut last);
+    assert_eq!(range_asked(&last).map(|(_, from)| from), Some(Height(4)));
+}
+
+/// Whoever is asked for the payload of a block and gives headers instead, more of them each time, does not have all the turns.
+#[test]
+fn rule_s2_who_gives_headers_only_where_payload_waits_is_asked_after_the_others() {
+    let (mut machine, blocks) = stretch(6, 2, 8);
+    machine.resume(NOW, &mut Vec::new());
+    let mut asked = ask_for_range(&mut machine).unwrap();
+    let bare = |machine: &mut Machine, asked: &mut (Address, Height), count: usize| {
+        let mut answer: Vec<FetchedBlock> = without_payload(&blocks[..count]).collect();
+        let last = answer.last_mut().unwrap();
+        last.commit = Some(committed(last.header.fields()));
+        give(machine, asked, answer);
+    };
+    bare(&mut machine, &mut asked, 2);
+    let liar = asked.0;
+    bare(&mut machine, &mut asked, 4);
+    assert_eq!((machine.status().final_height, asked.1), (Height(4), Height(1)));
+    assert!(machine.peers[&liar].range_failed_ms.is_some() && asked.0 != liar);
+    // Payload alone counts as an answer, also of one that came late.
+    let honest = asked.0;
+    machine.note_failure(honest);
+    give(&mut machine, &mut asked, blocks[..1].to_vec());
+    assert!(machine.peers[&honest].range_failed_ms.is_none() && asked.1 == Height(2));
+}
+
+/// On a slow line answers end before their certificate: that is then asked for without any payload.
+#[test]
+fn rule_s2_after_an_answer_that_proves_nothing_the_proof_comes_first() {
+    let (mut machine, blocks) = stretch(5, 2, 8);
+    machine.resume(NOW, &mut Vec::new());
+    let mut asked = ask_for_range(&mut machine).unwrap();
+    let out = give(&mut machine, &mut asked, blocks[..2].to_vec());
+    let to = |out: &[Action]| {
+        out.iter().find_map(|action| match action {
+            Action::Ask(_, Fetch::Blocks { from, to }) => Some((*from, *to)),
+            _ => None,
+        })
+    };
+    assert_eq!(to(&out), Some((Height(1), Height(0))));
+    let out = give(&mut machine, &mut asked, without_payload(&blocks).collect());
+    assert_eq!((machine.status().final_height, to(&out)), (Height(5), Some((Height(1), Height(1).plus(FETCH_BLOCKS)))));
 }
