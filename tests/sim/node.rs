@@ -63,7 +63,7 @@ pub struct Node {
     pub synced: u64,
     /// How many of them, at the end, damage since the last start may have taken without a trace; 0: none, its journal is whole.
     pub may_lack: u64,
-    /// The disk it ran on is gone as a whole, and it was not started since.
+    /// Its journal is lost as a whole, with its disk or by what a start found, and it was not started since.
     pub disk_gone: bool,
     pub clock: Clock,
     /// It was once started without the journal it had, as one that observes.
@@ -260,6 +260,7 @@ impl World {
             self.nodes[node].snapshots = SimDisk::new();
             self.observe_from_now(node);
             self.nodes[node].observes = true;
+            self.nodes[node].disk_gone = true;
             return self.start(node, Voting::From(None));
         }
         self.note(node as u64 ^ 0x57, || format!("{node} starts with {records} records, {recovered:?}"));
@@ -370,11 +371,28 @@ impl World {
         self.checkers.sealed_by.retain(|(_, by)| *by != node);
     }
 
+    /// The least epoch that a quorum can speak of without `node`, were those that cheat to speak of none. Who is down now may be up
+    /// again by then.
+    fn epoch_of_a_quorum(&self, node: usize) -> Epoch {
+        let validators = &self.genesis.validators;
+        let epoch = |other: usize| match self.nodes[other].honest && other != node {
+            false => Epoch::default(),
+            true => self.status(other).map(|at| at.epoch).or(self.highest_epoch_signed(other)).unwrap_or_default(),
+        };
+        let mut epochs: Vec<_> =
+            validators.places().map(|place| (epoch(place as usize), validators.stake(place).0)).collect();
+        epochs.sort_unstable();
+        let mut sum = 0;
+        let reached = epochs.into_iter().find(|(_, stake)| {
+            sum += stake;
+            sum >= validators.quorum().0
+        });
+        reached.map(|(epoch, _)| epoch).unwrap_or_default()
+    }
+
     /// From here on a node without its journal must not sign in this epoch or the next.
     pub fn observe_from_now(&mut self, node: usize) {
-        let epochs = self.nodes.iter().filter_map(|other| other.machine.as_ref()).map(|machine| machine.status().epoch);
-        let highest = epochs.max().unwrap_or_default().next();
-        // All others may be down.
+        let highest = self.epoch_of_a_quorum(node).next();
         let own = self.highest_epoch_signed(node).unwrap_or_default();
         let state = &mut self.nodes[node];
         state.forbidden = Some(highest.max(own).max(state.forbidden.unwrap_or_default()));

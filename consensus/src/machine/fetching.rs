@@ -26,6 +26,8 @@ const RANGE_PATIENCE_MIN_MS: u64 = 500;
 const RANGE_PATIENCE_MAX_MS: u64 = 10_000;
 /// How long a peer that gave no blocks of use in time comes after those who did.
 const RANGE_FAILURE_MS: u64 = 60_000;
+/// How long nothing is asked for, at least, once enough waits for execution.
+const RANGE_PAUSE_MS: u64 = 50;
 /// Bytes of payload that wait for execution, above which no more blocks are asked for: twice the payload of an answer.
 const UNEXECUTED_BYTES_MAX: usize = 64 * 1024 * 1024;
 
@@ -118,7 +120,8 @@ pub(super) struct Fetching {
     /// The final block whose payload keeps execution waiting, and when it is to be asked for as a whole: peers may have let go
     /// of its batches.
     payload_gap: Option<(Height, u64)>,
-    /// An answer ended before the certificate that would have proved it: the next question is for headers up to it alone.
+    /// An answer ended before the certificate that would have proved it: until one comes that does not, only headers up to it are
+    /// asked for.
     proof_first: bool,
     /// Up to here blocks became final by headers alone that came with a range: nobody is about to send their batches.
     bare_to: Height,
@@ -127,7 +130,8 @@ pub(super) struct Fetching {
     asked: BTreeMap<Address, u64>,
     /// Who was asked last.
     asked_last: Option<Address>,
-    /// How long the last one asked may take before another is asked as well; it doubles up to [`RANGE_PATIENCE_MAX_MS`].
+    /// How long the last one asked may take before another is asked as well; it doubles up to [`RANGE_PATIENCE_MAX_MS`]. 0:
+    /// nothing is to be asked at a time of its own.
     patience_ms: u64,
     ask_range_at_ms: u64,
     /// Who to ask next for a range.
@@ -248,6 +252,8 @@ impl Machine {
         let hurry = gap.is_some() || self.fetching.behind || self.ahead.is_some() || self.peers.values().any(far);
         // A block or two usually come by themselves, through proposals and votes.
         if !hurry && now.saturating_sub(since) < self.config.resend_ms {
+            let due = since.saturating_add(self.config.resend_ms);
+            self.fetching.ask_range_at_ms = self.fetching.ask_range_at_ms.max(due);
             return;
         }
         if now < self.fetching.ask_range_at_ms {
@@ -257,7 +263,8 @@ impl Machine {
         let backlog = usize::try_from(EXECUTE_AHEAD.saturating_mul(2)).unwrap_or(usize::MAX);
         let many = gap.is_none() && self.execution.queue.len() > backlog;
         if many || self.unexecuted_bytes(gap.is_none()) > UNEXECUTED_BYTES_MAX {
-            self.fetching.ask_range_at_ms = now.saturating_add(self.config.resend_ms);
+            self.fetching.patience_ms = self.fetching.patience_ms.max(1);
+            self.fetching.ask_range_at_ms = now.saturating_add(RANGE_PAUSE_MS);
             return;
         }
         // Another's answer may be why this replica asks again, long before the last one asked is late.
@@ -282,8 +289,7 @@ impl Machine {
             self.fetching.patience_ms.saturating_mul(2).clamp(least, RANGE_PATIENCE_MAX_MS.max(least));
         self.fetching.ask_range_at_ms = now.saturating_add(self.fetching.patience_ms);
         self.fetching.asked.insert(chosen, self.fetching.ask_range_at_ms);
-        let proof_first = std::mem::take(&mut self.fetching.proof_first) && gap.is_none();
-        let to = if proof_first { tip } else { from.plus(FETCH_BLOCKS) };
+        let to = if self.fetching.proof_first && gap.is_none() { tip } else { from.plus(FETCH_BLOCKS) };
         out.push(Action::Ask(chosen, Fetch::Blocks { from, to }));
     }
 
@@ -376,12 +382,13 @@ impl Machine {
         let Some(range) = range else {
             if !filled {
                 // A line may be too slow for all the payload below a certificate.
-                self.fetching.proof_first = above.first().is_some_and(|first| self.follows_tip(&first.header));
+                self.fetching.proof_first |= above.first().is_some_and(|first| self.follows_tip(&first.header));
                 self.disbelieve(from);
                 out.push(Action::Dropped(Reject::BadBlocks));
             }
             return;
         };
+        self.fetching.proof_first = false;
         // What waits is not passed over: else payload would gather here behind a gap that no answer ever fills.
         let whole = if without_gap { range.whole } else { 0 };
         for (place, block) in above.iter().take(range.blocks).enumerate() {
