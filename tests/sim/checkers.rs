@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use tally_consensus::{Alarm, Evidence, Kept, Message, Order, Reject, Unsigned};
 use tally_ledger::{BlockInput, Discard, ExecutedTransaction, LaneInput};
-use tally_types::{Address, Epoch, Genesis, Hash, Header, Height, Nonce, UnixMillis, VoteKind, header::Executed};
+use tally_types::{Address, Epoch, Genesis, Hash, Header, Height, Nonce, Tip, UnixMillis, VoteKind, header::Executed};
 
 use crate::{marks::Mark, world::World};
 
@@ -35,6 +35,8 @@ pub enum Violation {
     Expired,
     /// A final block is no later than its parent.
     Time,
+    /// A lane of a final block stands lower than in its parent, or elsewhere.
+    Lane,
     /// An honest key signed two things where it may sign one.
     SignedTwice,
     /// A node without its journal signed too early. Rule R3.
@@ -75,6 +77,8 @@ pub struct Checkers {
     pub chain: Vec<Hash>,
     /// Times of that chain's blocks.
     times: Vec<UnixMillis>,
+    /// Where its lanes stand.
+    lanes: (Epoch, Vec<Tip>),
     roots: HashMap<Height, Executed>,
     /// The transaction that used a nonce, and the highest one of each sender.
     nonces: HashMap<(Address, Nonce), Hash>,
@@ -202,6 +206,12 @@ impl World {
         if self.checkers.chain.len() == height {
             if self.checkers.times.last().is_some_and(|parent| header.time <= *parent) {
                 self.violate(Violation::Time, format!("{header:?} at {:?} is no later than its parent", header.time));
+            }
+            let lanes = (header.epoch, header.cut.clone());
+            let (epoch, lanes) = std::mem::replace(&mut self.checkers.lanes, lanes);
+            let back = |(tip, before): (&Tip, &Tip)| tip.seq < before.seq || tip.seq == before.seq && tip != before;
+            if epoch == header.epoch && header.cut.iter().zip(&lanes).any(back) {
+                self.violate(Violation::Lane, format!("{header:?} orders {:?} after {lanes:?}", header.cut));
             }
             self.checkers.chain.push(header.hash());
             self.checkers.times.push(header.time);
