@@ -210,7 +210,8 @@ impl World {
             let lanes = (header.epoch, header.cut.clone());
             let (epoch, lanes) = std::mem::replace(&mut self.checkers.lanes, lanes);
             let back = |(tip, before): (&Tip, &Tip)| tip.seq < before.seq || tip.seq == before.seq && tip != before;
-            if epoch == header.epoch && header.cut.iter().zip(&lanes).any(back) {
+            let follows = epoch == header.epoch && self.checkers.chain.last() == Some(&header.parent);
+            if follows && header.cut.iter().zip(&lanes).any(back) {
                 self.violate(Violation::Lane, format!("{header:?} orders {:?} after {lanes:?}", header.cut));
             }
             self.checkers.chain.push(header.hash());

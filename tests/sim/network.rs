@@ -55,7 +55,8 @@ impl World {
                 Some(delay) => {
                     let again = if copy > 0 { "again " } else { "" };
                     self.note(digest, || format!("{from} sends {again}to {to}, for {delay} ms: {}", describe(message)));
-                    self.at(delay, Happening::Deliver { to, from, message: message.clone() });
+                    let incarnation = self.nodes[to].incarnation;
+                    self.at(delay, Happening::Deliver { to, incarnation, from, message: message.clone() });
                 }
                 None => self.note(digest, || format!("{from} sends to {to} and it is lost: {}", describe(message))),
             }

@@ -35,6 +35,8 @@ const EVENTS_MAX: u64 = 5_000_000;
 pub enum Happening {
     Deliver {
         to: usize,
+        /// Of the receiver, when it was sent.
+        incarnation: u64,
         from: usize,
         /// Shared by all that it was sent to.
         message: Rc<Message>,
@@ -254,7 +256,13 @@ impl World {
         // A storm of messages that feeds itself is a failure as well, and must not look like a slow machine.
         assert!(self.events < EVENTS_MAX, "{}: {EVENTS_MAX} events by {} ms", self.name(), self.now);
         match happening {
-            Happening::Deliver { to, from, message } => self.deliver(to, from, &message),
+            Happening::Deliver { to, incarnation, from, message } => {
+                // A stream ends with the process that read it. What a HAVE says of its sender's epoch is believed for that: rule R3.
+                // Everything else proves itself, however late it comes.
+                if self.nodes[to].incarnation == incarnation || !matches!(*message, Message::Have(_)) {
+                    self.deliver(to, from, &message);
+                }
+            }
             Happening::Own { to, incarnation, messages } => {
                 if self.nodes[to].incarnation == incarnation {
                     for message in messages {
