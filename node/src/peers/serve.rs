@@ -62,7 +62,7 @@ const BATCHES_MAX: usize = 64;
 /// that has a commit certificate of its own: without one at its end it would prove nothing.
 const BLOCKS_MAX: u64 = 64;
 const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// Blocks in one answer at the very most: more than an epoch has, whose last one has a certificate.
+/// Blocks in one answer at the very most: as many as an epoch may have, whose last one has a certificate.
 pub(super) const BLOCKS_LIMIT: u64 = 1000;
 
 /// Serves the peer port until the node stops.

@@ -373,6 +373,16 @@ fn give(machine: &mut Machine, asked: &mut (Address, Height), blocks: Vec<Fetche
     out
 }
 
+/// From where it asks for a range after the first block is executed.
+fn asked_once_executed(machine: &mut Machine) -> Option<Height> {
+    let mut out = Vec::new();
+    let executed = Executed { height: Height(1), state_root: Hash::of(b"state"), receipts_root: Hash::of(b"receipts") };
+    let validators = machine.config.genesis_validators.clone();
+    machine.handle(later(2000), Event::Executed { executed, validators }, &mut out);
+    machine.handle(later(2100), Event::Tick, &mut out);
+    range_asked(&out).map(|(_, from)| from)
+}
+
 fn heights_executed(out: &[Action]) -> Vec<u64> {
     let height = |action: &Action| if let Action::Execute(order) = action { Some(order.header.height.0) } else { None };
     out.iter().filter_map(height).collect()
@@ -446,11 +456,7 @@ fn rule_s2_no_more_blocks_are_asked_for_while_much_payload_waits_for_execution()
         last = give(&mut machine, &mut asked, vec![block]);
     }
     assert_eq!((machine.status().final_height, range_asked(&last)), (Height(3), None));
-    let executed = Executed { height: Height(1), state_root: Hash::of(b"state"), receipts_root: Hash::of(b"receipts") };
-    let validators = machine.config.genesis_validators.clone();
-    machine.handle(later(2000), Event::Executed { executed, validators }, &mut last);
-    machine.handle(later(2100), Event::Tick, &mut last);
-    assert_eq!(range_asked(&last).map(|(_, from)| from), Some(Height(4)));
+    assert_eq!(asked_once_executed(&mut machine), Some(Height(4)));
 }
 
 /// The same where headers have made them final: each is a gap, and given out as soon as it is filled.
@@ -467,11 +473,7 @@ fn rule_s2_no_gap_is_asked_about_while_much_payload_is_being_executed() {
         assert_eq!(heights_executed(&last), [height]);
     }
     assert_eq!(range_asked(&last), None);
-    let executed = Executed { height: Height(1), state_root: Hash::of(b"state"), receipts_root: Hash::of(b"receipts") };
-    let validators = machine.config.genesis_validators.clone();
-    machine.handle(later(2000), Event::Executed { executed, validators }, &mut last);
-    machine.handle(later(2100), Event::Tick, &mut last);
-    assert_eq!(range_asked(&last).map(|(_, from)| from), Some(Height(4)));
+    assert_eq!(asked_once_executed(&mut machine), Some(Height(4)));
 }
 
 /// Whoever is asked for the payload of a block and gives headers instead, more of them each time, does not have all the turns.
