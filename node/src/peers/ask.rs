@@ -2,16 +2,15 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use prost::Message as _;
-use tally_consensus::{Event, Fetch, FetchedBlock, Judgement};
+use tally_consensus::{Event, Fetch, Judgement};
 use tally_proto::consensus::{self as proto, consensus_service_client::ConsensusServiceClient};
-use tally_types::{Address, Batch, Certificate, Header};
+use tally_types::{Address, Batch};
 use tokio::time::{Instant, timeout};
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Status, transport::Channel};
 
-use super::{Input, MESSAGE_BYTES_MAX, Peers};
+use super::{Input, MESSAGE_BYTES_MAX, Peers, wire};
 
 /// How long headers may take, and each next batch.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -19,10 +18,6 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 const BLOCK_TIMEOUT: Duration = Duration::from_secs(40);
 /// How long an answer may take in all. What came until then is used.
 const WHOLE_ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
-/// Blocks and bytes taken of one answer: what a server gives at most, which is payload up to the block that passes 32 MiB, in
-/// memory, and headers.
-const BLOCKS_MAX: usize = super::serve::BLOCKS_LIMIT as usize;
-const ANSWER_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// Batches taken of one answer.
 const BATCHES_MAX: usize = 64;
 /// A block with its payload, in bytes: 128 batches of 256 KiB, and framing.
@@ -87,8 +82,7 @@ impl Peers {
         question.caller = self.caller(&peer, &question.encode_to_vec());
         let mut client = client.max_decoding_message_size(MESSAGE_BYTES_MAX);
         let answer = in_time(ANSWER_TIMEOUT, client.fetch_headers(question)).await?.into_inner();
-        let headers = answer.headers.iter().filter_map(|bytes| Header::parse(bytes).ok()).collect();
-        Ok(Event::Headers(headers))
+        Ok(Event::Headers(wire::headers(&answer)))
     }
 
     async fn batches_of(
@@ -131,13 +125,13 @@ impl Peers {
         let mut client = client.max_decoding_message_size(BLOCK_BYTES_MAX);
         let due = Instant::now() + WHOLE_ANSWER_TIMEOUT;
         let mut answer = in_time(ANSWER_TIMEOUT, client.fetch_blocks(question)).await?.into_inner();
-        let mut range = Range { from, blocks: Vec::new(), bytes: 0 };
+        let mut range = wire::Range::starting_at(from);
         while let Some(next) = next_of(&mut answer, BLOCK_TIMEOUT, due).await {
             if !range.take(&next) {
                 break;
             }
         }
-        let mut blocks = range.blocks;
+        let mut blocks = range.into_blocks();
         let holds = match self.sets().judge_blocks(&self.genesis, &mut blocks) {
             Judgement::Check(checks) => self.signatures.hold(checks).await,
             Judgement::Ahead | Judgement::Over | Judgement::Drop(_) => false,
@@ -165,101 +159,9 @@ async fn next_of<T>(
     timeout(most.min(left), answer.next()).await.ok()??.ok()
 }
 
-/// What was taken of an answer with blocks from `from` on.
-struct Range {
-    from: u64,
-    blocks: Vec<FetchedBlock>,
-    /// What it takes in memory.
-    bytes: usize,
-}
-
-impl Range {
-    /// Takes the next block; whether another may come. What does not go on from the one before, or begins elsewhere, proves
-    /// nothing.
-    fn take(&mut self, next: &proto::FetchBlocksResponse) -> bool {
-        let Some(block) = read_block(next) else { return false };
-        let follows = match self.blocks.last() {
-            None => block.header.height.0 == self.from,
-            Some(before) => block.header.parent == before.header.hash(),
-        };
-        if !follows {
-            return false;
-        }
-        let transactions: usize = block.batches.iter().map(|batch| batch.transactions().len()).sum();
-        let views = transactions.saturating_mul(size_of::<Bytes>());
-        self.bytes = self.bytes.saturating_add(next.encoded_len()).saturating_add(views);
-        self.blocks.push(block);
-        self.blocks.len() < BLOCKS_MAX && self.bytes <= ANSWER_BYTES_MAX
-    }
-}
-
-fn read_block(message: &proto::FetchBlocksResponse) -> Option<FetchedBlock> {
-    let batches = message.batches.iter().map(|bytes| Batch::parse(bytes).ok()).collect::<Option<Vec<_>>>()?;
-    let commit = match &message.commit {
-        None => None,
-        Some(commit) => Some(Arc::new(Certificate::from_proto(commit).ok()?)),
-    };
-    Some(FetchedBlock { header: Header::parse(&message.header).ok()?, batches, commit })
-}
-
 #[cfg(test)]
 mod tests {
-    use tally_types::{Epoch, Hash, Height, Tip, UnixMillis, View, header::HeaderFields};
-
     use super::*;
-
-    fn block(height: u64, parent: Hash, transactions: usize) -> (proto::FetchBlocksResponse, Hash) {
-        let header = Header::new(HeaderFields {
-            epoch: Epoch(0),
-            height: Height(height),
-            view: View(height),
-            parent,
-            proposer: 0,
-            time: UnixMillis(height),
-            cut: vec![Tip::START],
-            executed: tally_types::header::Executed {
-                height: Height(0),
-                state_root: Hash::ZERO,
-                receipts_root: Hash::ZERO,
-            },
-            validators: Hash::ZERO,
-            next_validators: Hash::ZERO,
-        });
-        let batch = Batch::new(Epoch(0), 0, Tip::START, vec![Bytes::from_static(b"t"); transactions]);
-        let batches = if transactions == 0 { Vec::new() } else { vec![batch.bytes().clone()] };
-        (proto::FetchBlocksResponse { header: header.bytes().clone(), batches, commit: None }, header.hash())
-    }
-
-    #[test]
-    fn blocks_are_taken_as_long_as_they_link_and_up_to_the_bounds() {
-        let (first, parent) = block(7, Hash::of(b"parent"), 0);
-        let range = |from| Range { from, blocks: Vec::new(), bytes: 0 };
-        // It begins elsewhere.
-        let mut wrong = range(8);
-        assert!(!wrong.take(&first) && wrong.blocks.is_empty());
-        // The second does not follow.
-        let mut linked = range(7);
-        assert!(linked.take(&first));
-        assert!(!linked.take(&block(8, Hash::of(b"other"), 0).0) && linked.blocks.len() == 1);
-        assert!(linked.take(&block(8, parent, 0).0));
-
-        let mut many = range(1);
-        let mut parent = Hash::ZERO;
-        let taken = (1..).take_while(|height| {
-            let (next, hash) = block(*height, parent, 0);
-            parent = hash;
-            many.take(&next)
-        });
-        assert_eq!((taken.count() + 1, many.blocks.len()), (BLOCKS_MAX, BLOCKS_MAX));
-
-        // Transactions of one byte take many times as much in memory.
-        let mut small = range(1);
-        let (next, _) = block(1, Hash::ZERO, 1000);
-        assert!(small.take(&next));
-        assert!(small.bytes >= 1000 * size_of::<Bytes>() + next.encoded_len(), "{}", small.bytes);
-        let mut full = Range { bytes: ANSWER_BYTES_MAX, ..range(1) };
-        assert!(!full.take(&next));
-    }
 
     /// What is taken of an answer of two parts, behind which `end` comes.
     async fn taken(end: impl Stream<Item = Result<u8, Status>> + Unpin, most: Duration, whole: Duration) -> Vec<u8> {

@@ -9,6 +9,7 @@ mod dial;
 mod serve;
 #[cfg(test)]
 mod tests;
+pub mod wire;
 
 use std::{
     collections::BTreeMap,
@@ -23,10 +24,7 @@ use bytes::Bytes;
 use prost::Message as _;
 use tally_consensus::{Event, Message, Sets};
 use tally_proto::consensus as proto;
-use tally_types::{
-    Address, Batch, Certificate, Hash, Have, Header, Proposal, SignedBatch, SignedTransaction, Tip, ViewChange, Vote,
-    signature::SignatureCheck, vote::MessageError,
-};
+use tally_types::{Address, Batch, Hash, Header, Tip};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tonic::transport::{Channel, Endpoint};
 
@@ -37,6 +35,7 @@ use crate::{
 };
 pub use dial::dial;
 pub use serve::serve;
+pub use wire::transaction_checks;
 
 /// Votes and the like that wait for one peer.
 const CONTROL_QUEUE: usize = 2048;
@@ -255,36 +254,6 @@ impl Peers {
             ..Default::default()
         }
     }
-}
-
-/// Reads a message that carries its own signatures, or the content of an envelope.
-fn read(payload: proto::peer_message::Payload) -> Result<Message, MessageError> {
-    use proto::peer_message::Payload;
-    let certificate = |message: &Option<proto::Certificate>| {
-        message.as_ref().map(Certificate::from_proto).transpose().map(|one| one.map(Arc::new))
-    };
-    Ok(match payload {
-        Payload::Proposal(message) => Message::Proposal(Arc::new(Proposal::from_proto(&message)?)),
-        Payload::Vote(message) => Message::Vote(Vote::from_proto(&message)?),
-        Payload::ViewChange(message) => Message::ViewChange(ViewChange::from_proto(&message)?),
-        Payload::Batch(message) => Message::Batch(SignedBatch::from_proto(&message)?),
-        Payload::Have(message) => Message::Have(Arc::new(Have::from_proto(&message)?)),
-        Payload::Certificates(bytes) => {
-            let message = proto::Certificates::decode(bytes).map_err(|_| MessageError("certificates: not protobuf"))?;
-            Message::Certificates {
-                entry: certificate(&message.entry)?,
-                highest_commit: certificate(&message.highest_commit)?,
-            }
-        }
-        Payload::Hello(_) => return Err(MessageError("hello: not the first message")),
-    })
-}
-
-/// Rule D2: the signatures that all transactions of a batch rest on; none: one of them is malformed.
-pub fn transaction_checks(batch: &Batch, chain: &tally_types::genesis::Chain) -> Option<Vec<SignatureCheck>> {
-    let check =
-        |bytes: &Bytes| SignedTransaction::parse(bytes, chain).ok().map(|transaction| transaction.check().clone());
-    batch.transactions().iter().map(check).collect()
 }
 
 /// Parses an endpoint as configured.

@@ -13,7 +13,7 @@ use tally_proto::consensus::{
     self as proto,
     consensus_service_server::{ConsensusService, ConsensusServiceServer},
 };
-use tally_types::{Address, Batch, Hash, Header, Seq, Signature, Tip, signature::SignatureCheck};
+use tally_types::{Address, Batch, Header, Signature, signature::SignatureCheck};
 use tokio::{
     net::TcpListener,
     sync::{Semaphore, mpsc, oneshot},
@@ -22,7 +22,7 @@ use tokio::{
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Code, Request, Response, Status, Streaming, transport::Server};
 
-use super::{Input, MESSAGE_BYTES_MAX, PROTOCOL_VERSION, Peers, read, transaction_checks};
+use super::{Input, MESSAGE_BYTES_MAX, PROTOCOL_VERSION, Peers, wire};
 use crate::{
     calls::{Bounds, CallsLayer, KeptWhileLeaving},
     incoming::{self, ConnectionHandle, ConnectionUse, Entry},
@@ -54,16 +54,11 @@ const RANGES_PER_PEER_MAX: usize = 2;
 const STATUS_QUESTIONS_MAX: usize = 4;
 /// Counters remembered of one validator's greetings, and of its questions.
 const COUNTERS_KEPT: usize = 1024;
-/// Hashes or digests in one question.
-const ASKED_MAX: usize = 64;
 /// Batches in one answer.
 const BATCHES_MAX: usize = 64;
-/// Blocks in one answer that come with their payload, and bytes after which none does. Their headers follow up to the next block
-/// that has a commit certificate of its own: without one at its end it would prove nothing.
-const BLOCKS_MAX: u64 = 64;
+/// Bytes of an answer after which no block comes with its payload. Headers follow up to the next block that has a commit certificate
+/// of its own: without one at its end an answer would prove nothing.
 const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// Blocks in one answer at the very most: as many as an epoch may have, whose last one has a certificate.
-pub(super) const BLOCKS_LIMIT: u64 = 1000;
 
 /// Serves the peer port until the node stops.
 pub async fn serve(listener: TcpListener, peers: Arc<Peers>) -> Result<(), tonic::transport::Error> {
@@ -294,7 +289,7 @@ impl Peers {
             }
             *last_counter = message.counter;
         }
-        let message = read(payload).map_err(|error| self.malformed(error.0))?;
+        let message = wire::read(payload).map_err(|error| self.malformed(error.0))?;
         let sets = self.sets();
         let forged = || {
             self.rejected.forged.fetch_add(1, Ordering::Relaxed);
@@ -340,7 +335,7 @@ impl Peers {
 
     /// Rule D2: every transaction is well formed and correctly signed.
     pub(super) async fn batch_is_good(&self, batch: &Batch) -> bool {
-        match transaction_checks(batch, &self.chain) {
+        match wire::transaction_checks(batch, &self.chain) {
             Some(checks) => self.signatures.hold_once(checks).await,
             None => false,
         }
@@ -414,18 +409,16 @@ impl ConsensusService for Service {
         let place = self.caller(connection, caller, &question.encode_to_vec(), Kind::Range)?;
         let (sender, receiver) = mpsc::channel(1);
         let peers = self.peers.clone();
-        let first = question.from_height.max(1);
-        let last = question.to_height.min(first.saturating_add(BLOCKS_MAX - 1));
-        let limit = first.saturating_add(BLOCKS_LIMIT);
+        let asked = wire::asked_blocks(&question);
         tokio::spawn(async move {
             let mut sent = 0usize;
-            for height in first..limit {
+            for height in asked.first..=asked.last {
                 let reading = peers.clone();
-                let whole = height <= last && sent <= ANSWER_BYTES_MAX;
+                let whole = height <= asked.last_whole && sent <= ANSWER_BYTES_MAX;
                 let block = tokio::task::spawn_blocking(move || reading.read_block(height, whole)).await;
                 let Ok(Some(block)) = block else { return };
                 sent = sent.saturating_add(block.encoded_len());
-                let enough = (height >= last || sent > ANSWER_BYTES_MAX) && block.commit.is_some();
+                let enough = (height >= asked.last_whole || sent > ANSWER_BYTES_MAX) && block.commit.is_some();
                 if sender.send(Ok(block)).await.is_err() || enough {
                     return;
                 }
@@ -442,15 +435,7 @@ impl ConsensusService for Service {
         let mut question = request.into_inner();
         let caller = question.caller.take();
         let place = self.caller(connection, caller, &question.encode_to_vec(), Kind::Piece)?;
-        if question.chains.len() > ASKED_MAX {
-            return Err(Status::invalid_argument("more than 64 chains asked for"));
-        }
-        let mut wanted = Vec::new();
-        for chain in &question.chains {
-            let digest =
-                Hash::from_slice(&chain.digest).ok_or_else(|| Status::invalid_argument("digest: not 32 bytes"))?;
-            wanted.push((Tip { seq: Seq(chain.seq), digest }, Seq(chain.above)));
-        }
+        let wanted = wire::asked_batches(&question).map_err(|error| Status::invalid_argument(error.0))?;
         let (reply, found) = oneshot::channel();
         let input = Input::Batches(wanted, reply);
         let gone = |_| Status::unavailable("this validator is shutting down");
@@ -471,10 +456,7 @@ impl ConsensusService for Service {
         let mut question = request.into_inner();
         let caller = question.caller.take();
         let place = self.caller(connection, caller, &question.encode_to_vec(), Kind::Piece)?;
-        if question.hashes.len() > ASKED_MAX {
-            return Err(Status::invalid_argument("more than 64 hashes asked for"));
-        }
-        let hashes = question.hashes.iter().filter_map(|bytes| Hash::from_slice(bytes)).collect();
+        let hashes = wire::asked_headers(&question).map_err(|error| Status::invalid_argument(error.0))?;
         let (reply, found) = oneshot::channel();
         let gone = |_| Status::unavailable("this validator is shutting down");
         self.peers.control.send(Input::Headers(hashes, reply)).await.map_err(|_| gone(()))?;
