@@ -89,7 +89,7 @@ pub enum Event {
 }
 
 /// A block out of a range.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct FetchedBlock {
     /// Its header.
     pub header: Header,
@@ -239,7 +239,7 @@ pub struct Kept {
     pub open_headers: usize,
     /// Batches, by digest.
     pub batches: usize,
-    /// Batches that wait for the one before.
+    /// Batches that wait for the one before, in the lane with most of them.
     pub early_batches: usize,
     /// Questions to peers.
     pub requests: usize,

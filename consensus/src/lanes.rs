@@ -293,8 +293,8 @@ impl Lanes {
         self.held.len()
     }
 
-    pub fn early_count(&self) -> usize {
-        self.lanes.iter().map(|lane| lane.early.len()).sum()
+    pub fn early_most(&self) -> usize {
+        self.lanes.iter().map(|lane| lane.early.len()).max().unwrap_or_default()
     }
 
     // Announcements.

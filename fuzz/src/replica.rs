@@ -69,7 +69,7 @@ pub fn replica(bytes: &[u8]) {
         play.carry_out(&mut out);
         let kept = play.machine.kept();
         assert!(kept.votes <= VOTES_MAX, "votes pile up: {kept:?}");
-        assert!(kept.open_headers <= 1024 && kept.early_batches <= 32 && kept.requests <= 512, "{kept:?}");
+        assert!(kept.open_headers <= 1024 && kept.early_batches <= 8 && kept.requests <= 512, "{kept:?}");
         assert!(kept.lower_commits <= 8 && kept.whole <= 1024, "{kept:?}");
     }
 }

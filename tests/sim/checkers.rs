@@ -3,13 +3,10 @@
 use std::collections::{HashMap, HashSet};
 
 use tally_consensus::{Alarm, Evidence, Kept, Message, Order, Reject, Unsigned};
-use tally_ledger::{BlockInput, Discard, ExecutedTransaction, LaneInput};
+use tally_ledger::{BlockInput, Discard, ExecutedTransaction, Failure, LaneInput, account::NONCE_WINDOW};
 use tally_types::{Address, Epoch, Genesis, Hash, Header, Height, Nonce, Tip, UnixMillis, VoteKind, header::Executed};
 
 use crate::{marks::Mark, world::World};
-
-/// How many nonces below the highest an account remembers.
-const NONCE_WINDOW: u64 = 128;
 
 /// Final blocks that wait for execution: those of two answers, and a stretch without certificates.
 const UNEXECUTED_MAX: usize = 2 * 64 + 64 + 1000;
@@ -33,6 +30,10 @@ pub enum Violation {
     NonceOutside,
     /// A transaction ran in a block later than it allows.
     Expired,
+    /// A transaction ran that allows less than its fee, or expires later than the chain allows.
+    NotAllowed,
+    /// A node took from a client what must be refused.
+    Admitted,
     /// A final block is no later than its parent.
     Time,
     /// A lane of a final block stands lower than in its parent, or elsewhere.
@@ -51,6 +52,8 @@ pub enum Violation {
     Unconvicted,
     /// An alarm that no faulty leader explains.
     Alarm,
+    /// A node that keeps the protocol found what another such node sent to be forged or out of shape.
+    HungUp,
     /// More is kept than the bounds allow.
     Bounds,
 }
@@ -120,10 +123,11 @@ impl World {
         self.checkers.violations.push((violation, what));
     }
 
-    /// An honest key signs one thing per (kind, epoch, view) and per place of its lane, ever, also over restarts.
-    pub fn check_signed(&mut self, node: usize, unsigned: &Unsigned) {
+    /// An honest key signs one thing per (kind, epoch, view) and per place of its lane, ever, also over restarts. Whether it signs
+    /// this for the first time.
+    pub fn check_signed(&mut self, node: usize, unsigned: &Unsigned) -> bool {
         if !self.nodes[node].honest {
-            return;
+            return false;
         }
         let genesis = self.keys.genesis();
         let (kind, epoch, number, digest) = match unsigned {
@@ -157,6 +161,7 @@ impl World {
         if known.is_some_and(|known| known != digest) {
             self.violate(Violation::SignedTwice, format!("{node} signs a second {kind:?} {epoch}/{number}"));
         }
+        known.is_none()
     }
 
     /// The highest epoch that an honest node has signed anything in.
@@ -185,17 +190,20 @@ impl World {
         });
         // Whatever its disk did to it: what it takes for final is final, and leads to the same.
         if self.nodes[node].correct {
+            // Whoever executes a block first is judged by what ran before it.
+            let before = self.checkers.chain.len() == height;
+            let before = before.then(|| self.checkers.highest_nonces.clone());
             self.check_block(node, &header, executed);
             for done in &outcome.transactions {
                 self.check_transaction(node, &header, done);
-                if done.receipt.result.is_err() {
-                    self.marks.hit(Mark::FailedWithFee);
-                }
             }
             for (id, discard) in &outcome.discarded {
-                self.check_discarded(node, &header, id, discard);
+                self.check_discarded(node, &header, id, discard, before.as_ref());
             }
         }
+        let gone = outcome.transactions.iter().map(|done| &done.receipt.tx_id);
+        let gone = gone.chain(outcome.discarded.iter().map(|(id, _)| id));
+        self.nodes[node].on_the_way.settle(header.time, gone);
         self.nodes[node].blocks.push((order, executed));
         self.nodes[node].note_executed();
         executed
@@ -235,7 +243,14 @@ impl World {
     }
 
     /// A transaction that leaves no trace had its reason.
-    fn check_discarded(&mut self, node: usize, header: &Header, id: &Hash, discard: &Discard) {
+    fn check_discarded(
+        &mut self,
+        node: usize,
+        header: &Header,
+        id: &Hash,
+        discard: &Discard,
+        before: Option<&HashMap<Address, Nonce>>,
+    ) {
         self.clients.pending.remove(id);
         self.marks.hit(Mark::Discarded);
         let Some(promise) = self.clients.admitted.get(id).copied() else {
@@ -253,7 +268,10 @@ impl World {
                 disturbed && highest.is_some_and(|highest| highest.0 >= promise.nonce.0 + NONCE_WINDOW)
             }
             // Ordered before those below it.
-            Discard::NonceTooHigh { .. } => disturbed && promise.nonce.0 > NONCE_WINDOW,
+            Discard::NonceTooHigh { .. } => {
+                let highest = before.map_or(0, |before| before.get(&promise.sender).map_or(0, |highest| highest.0));
+                disturbed && promise.nonce.0 > highest + NONCE_WINDOW
+            }
             // Somebody took what no ledger admits.
             Discard::FeeTooLow { needed, .. } => disturbed && promise.max_fee < *needed,
             Discard::ExpiryTooFar { latest_allowed, .. } => disturbed && promise.expire_time > *latest_allowed,
@@ -289,14 +307,29 @@ impl World {
         if body.expire_time < header.time {
             self.violate(Violation::Expired, format!("{node} executes {id:?} at {:?}", header.time));
         }
+        let latest = header.time.plus(self.genesis.params.max_expiry_ms);
+        if body.max_fee < done.receipt.fee || body.expire_time > latest {
+            self.violate(Violation::NotAllowed, format!("{node} executes {id:?} at {:?}: {body:?}", header.time));
+        }
+        if let Err((_, failure)) = &done.receipt.result {
+            self.marks.hit(match failure {
+                Failure::InsufficientFunds { .. } => Mark::OverdraftFailed,
+                _ => Mark::FailedWithFee,
+            });
+        }
     }
 
-    /// Other roots are alarming; they are explained by a Byzantine leader only. A payload that does not fit never is.
+    /// Other roots are alarming; they are explained by a Byzantine leader only, who named others than all found. A payload that does
+    /// not fit never is.
     pub fn check_alarm(&mut self, node: usize, alarm: &Alarm) {
         self.note(node as u64 ^ 0xa1, || format!("{node} raises {alarm:?}"));
-        let explained = self.setup.byzantine.iter().any(|(_, kind)| kind.names_wrong_roots());
+        let lied = self.setup.byzantine.iter().any(|(_, kind)| kind.names_wrong_roots());
         match alarm {
-            Alarm::StateMismatch { .. } if explained => self.marks.hit(Mark::RootsAlarm),
+            Alarm::StateMismatch { height, here, named }
+                if lied && self.checkers.roots.get(height) == Some(here) && named != here =>
+            {
+                self.marks.hit(Mark::RootsAlarm);
+            }
             _ if self.nodes[node].correct => self.violate(Violation::Alarm, format!("{node} raises {alarm:?}")),
             _ => {}
         }
@@ -325,7 +358,7 @@ impl World {
             votes: n * 35,
             open_headers: 1024 + 64,
             batches: n * (4 * 64 + 8 + unexecuted),
-            early_batches: n * 8,
+            early_batches: 8,
             requests: 512,
             lower_commits: 8,
             whole: 1024 + 64,
@@ -382,8 +415,11 @@ impl World {
     /// What a proposal that arrives shows.
     pub fn show(&mut self, to: usize, from: usize, message: &Message) {
         if let Some(mut behaviour) = self.nodes[to].behaviour.take() {
-            self.let_act(to, |scene| behaviour.on_receive(scene, from, message));
+            let said = self.let_act(to, |scene| behaviour.on_receive(scene, from, message));
             self.nodes[to].behaviour = Some(behaviour);
+            if !said.is_empty() {
+                self.note_lie(to);
+            }
         }
         let Message::Proposal(proposal) = message else { return };
         self.nodes[to].was_proposed_to = true;

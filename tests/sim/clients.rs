@@ -1,15 +1,17 @@
 //! Clients: payments, new accounts, floods, and transactions that must not pass.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use bytes::Bytes;
 use prost::Message as _;
 use tally_consensus::Event;
+use tally_ledger::{Discard, Rejection, account::NONCE_WINDOW};
 use tally_proto::v1;
 use tally_types::{Address, Amount, Genesis, Hash, Nonce, SignedTransaction, UnixMillis, body::Body};
 
 use crate::{
     byzantine::Kind,
+    checkers::Violation,
     keys::{self, CLIENTS, Keys},
     marks::Mark,
     rng::Rng,
@@ -97,8 +99,10 @@ impl Default for Clients {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wrong {
     Nothing,
-    /// It is executed, fails, and pays its fee.
+    /// More than there is.
     Unfunded,
+    /// Most of what there is: of two on the way the second is executed, fails, and pays its fee.
+    Overdraft,
     /// Signed by another client.
     Forged,
     Garbage,
@@ -115,8 +119,34 @@ struct Draft {
     nonce: u64,
     wrong: Wrong,
     creation: bool,
-    now: u64,
-    lasts_ms: u64,
+    amount: u64,
+    expire_time: UnixMillis,
+}
+
+/// Transactions a node took and waits for, as its admission keeps them: by sender and nonce, each with its expiry. They go with the
+/// process.
+#[derive(Default)]
+pub struct OnTheWay(HashMap<Address, BTreeMap<Nonce, (Hash, UnixMillis)>>);
+
+impl OnTheWay {
+    fn highest(&self, sender: &Address) -> Nonce {
+        self.0.get(sender).and_then(|own| own.last_key_value()).map(|(nonce, _)| *nonce).unwrap_or_default()
+    }
+
+    /// Whether another transaction holds this nonce, or those on their way will have left it behind.
+    fn is_taken(&self, sender: &Address, nonce: Nonce) -> bool {
+        let left_behind = self.highest(sender).above(nonce) >= NONCE_WINDOW;
+        left_behind || self.0.get(sender).is_some_and(|own| own.contains_key(&nonce))
+    }
+
+    /// A block of this time has executed or discarded some: these are on the way no more, nor is what can run no more.
+    pub fn settle<'a>(&mut self, time: UnixMillis, gone: impl Iterator<Item = &'a Hash>) {
+        let gone: HashSet<_> = gone.collect();
+        for own in self.0.values_mut() {
+            own.retain(|_, (id, expire_time)| *expire_time >= time && !gone.contains(id));
+        }
+        self.0.retain(|_, own| !own.is_empty());
+    }
 }
 
 impl World {
@@ -168,7 +198,7 @@ impl World {
             self.marks.hit(Mark::NoRoom);
             return None;
         }
-        let draft = self.draft(client);
+        let draft = self.draft(client, node);
         let bytes = transaction(&self.genesis, &self.keys, &mut self.rng, &draft);
         let admitted = self.admit(node, &draft, bytes.clone());
         if self.rng.percent(self.setup.load.doubles) {
@@ -190,6 +220,7 @@ impl World {
             self.clients.disturbed.insert(admitted.body().sender);
             self.clients.admitted.entry(admitted.id()).or_insert(promise(admitted.body()));
             self.handle(node, Event::Transactions(vec![bytes]));
+            self.note_lie(node);
         }
     }
 
@@ -215,10 +246,10 @@ impl World {
         }
     }
 
-    fn draft(&mut self, client: usize) -> Draft {
+    fn draft(&mut self, client: usize, node: usize) -> Draft {
         let wrong = if self.rng.percent(self.setup.load.invalid) {
-            use Wrong::{Expired, FarExpiry, Forged, Garbage, LowFee, Unfunded, UsedNonce};
-            self.rng.choose(&[Unfunded, Forged, Garbage, Expired, FarExpiry, LowFee, UsedNonce])
+            use Wrong::{Expired, FarExpiry, Forged, Garbage, LowFee, Overdraft, Unfunded, UsedNonce};
+            self.rng.choose(&[Unfunded, Overdraft, Forged, Garbage, Expired, FarExpiry, LowFee, UsedNonce])
         } else {
             Wrong::Nothing
         };
@@ -229,15 +260,32 @@ impl World {
             _ => next,
         };
         let lasts_ms = if self.rng.percent(10) { 500 + self.rng.below(5000) } else { 3_600_000 };
-        let creation = self.rng.percent(self.setup.load.creations);
-        Draft { client, nonce, wrong, creation, now: self.now, lasts_ms }
+        let unix_ms = START_MS + self.now;
+        let expire_time = UnixMillis(match wrong {
+            Wrong::Expired => unix_ms - 10_000,
+            Wrong::FarExpiry => unix_ms + 1000 * 24 * 3_600_000,
+            _ => unix_ms + lasts_ms,
+        });
+        let amount = match wrong {
+            Wrong::Unfunded => self.genesis.total_supply.0,
+            Wrong::Overdraft => {
+                let account = self.nodes[node].ledger.state().account(&keys::client(client));
+                (account.map_or(0, |account| account.balance.0) / 3 * 2).max(1)
+            }
+            _ => 1 + self.rng.below(1000),
+        };
+        let creation =
+            self.rng.percent(self.setup.load.creations) && !matches!(wrong, Wrong::Unfunded | Wrong::Overdraft);
+        Draft { client, nonce, wrong, creation, amount, expire_time }
     }
 
     /// What the API of a node does with a submission. The bytes, if it takes them.
     fn admit(&mut self, node: usize, draft: &Draft, bytes: Bytes) -> Option<Bytes> {
         let Draft { client, wrong, .. } = *draft;
         self.clients.submitted += 1;
-        let now = UnixMillis(START_MS + self.now);
+        // As the API: by the clock of the node, or the time of its last block where that is ahead.
+        let last = self.nodes[node].blocks.last().map_or(self.genesis.time, |(order, _)| order.header.time);
+        let now = self.clock_of(node).unix.max(last);
         let verified = SignedTransaction::parse(&bytes, &self.genesis.chain)
             .ok()
             .filter(|transaction| self.keys.holds(transaction.check()))
@@ -248,13 +296,35 @@ impl World {
                 self.clients.old.pop_front();
             }
         }
-        let highest = Nonce(self.clients.nonces[client]);
-        let admitted = verified.filter(|verified| self.nodes[node].ledger.admit(now, highest, verified).is_ok());
+        let (sender, nonce) = (keys::client(client), Nonce(draft.nonce));
+        let state = &self.nodes[node];
+        let highest = state.on_the_way.highest(&sender);
+        let judged = verified.map(|verified| (state.ledger.admit(now, highest, &verified), verified));
+        if let Some((Err(Rejection::Discard(Discard::NonceTooHigh { .. })), _)) = &judged
+            && self.home(client) == node
+        {
+            // What the client sent before is lost: it goes on from where the node stands.
+            let known = state.ledger.state().account(&sender).map_or(Nonce(0), |account| account.nonces.highest());
+            self.clients.nonces[client] = known.max(highest).0;
+            self.clients.disturbed.insert(sender);
+        }
+        let taken = state.on_the_way.is_taken(&sender, nonce);
+        let admitted = judged.filter(|(judgement, _)| judgement.is_ok() && !taken).map(|(_, verified)| verified);
         let Some(admitted) = admitted else {
             self.marks.hit(Mark::Refused);
             self.note(client as u64 ^ 0xce, || format!("{node} refuses a transaction of client {client}: {wrong:?}"));
             return None;
         };
+        let must_be_refused = match wrong {
+            Wrong::Unfunded | Wrong::Forged | Wrong::Garbage | Wrong::FarExpiry | Wrong::LowFee => true,
+            Wrong::Expired => now > draft.expire_time,
+            Wrong::Nothing | Wrong::Overdraft | Wrong::UsedNonce => false,
+        };
+        if must_be_refused {
+            self.violate(Violation::Admitted, format!("{node} takes {:?}: {wrong:?}", admitted.id()));
+        }
+        let held = self.nodes[node].on_the_way.0.entry(sender).or_default();
+        held.insert(nonce, (admitted.id(), admitted.body().expire_time));
         self.clients.nonces[client] = self.clients.nonces[client].max(draft.nonce);
         if wrong == Wrong::UsedNonce {
             self.clients.disturbed.insert(admitted.body().sender);
@@ -282,16 +352,9 @@ fn transaction(genesis: &Genesis, keys: &Keys, rng: &mut Rng, draft: &Draft) -> 
         })
     } else {
         let recipient = keys::client(rng.index(CLIENTS)).to_string();
-        let all = genesis.total_supply.0;
-        let amount = if draft.wrong == Wrong::Unfunded { all } else { 1 + rng.below(1000) };
-        v1::operation::Operation::Transfer(v1::Transfer { recipient, amount })
+        v1::operation::Operation::Transfer(v1::Transfer { recipient, amount: draft.amount })
     };
-    let unix_ms = (START_MS + draft.now) as i64;
-    let expires_ms = match draft.wrong {
-        Wrong::Expired => unix_ms - 10_000,
-        Wrong::FarExpiry => unix_ms + 1000 * 24 * 3_600_000,
-        _ => unix_ms + draft.lasts_ms as i64,
-    };
+    let expires_ms = draft.expire_time.0 as i64;
     let (seconds, nanos) = (expires_ms / 1000, (expires_ms % 1000) as i32 * 1_000_000);
     let body = v1::TransactionBody {
         chain_id: genesis.chain.id.clone(),

@@ -10,6 +10,9 @@ use crate::{checkers::Violation, marks::Mark, world::World};
 /// COMMITs of one validator that a replica keeps: older ones make room. Rule V5.
 const COMMITS_KEPT: usize = 16;
 
+/// How many views ahead of its own a replica keeps PREPAREs. Rule V5.
+const PREPARES_AHEAD: u64 = 16;
+
 /// What one validator says of one view, in one kind of vote.
 type Said = (Hash, View);
 
@@ -17,10 +20,38 @@ type Said = (Hash, View);
 #[derive(Default)]
 pub struct Heard {
     epoch: Epoch,
-    /// Votes, and whether the node was in that view.
+    /// The first vote of each kind, signer and view, and whether the node kept it when it came.
     votes: BTreeMap<(u8, u32, View), (Said, bool)>,
-    /// Whom it convicted of what.
+    /// Whom it had to convict of a second one.
     convicted: HashSet<(u8, u32, View)>,
+}
+
+impl Heard {
+    /// Whether newer COMMITs of `signer` may have taken the place of that for `view`.
+    fn made_room(&self, signer: u32, view: View) -> bool {
+        let kind = VoteKind::Commit as u8;
+        self.votes.range((kind, signer, view.next())..=(kind, signer, View(u64::MAX))).count() >= COMMITS_KEPT
+    }
+
+    /// A COMMIT that is kept and a VIEW-CHANGE of the view that node is in, `here`, hide one another.
+    fn hides(&self, kind: VoteKind, signer: u32, view: View, what: Said, here: View, floor: View) -> bool {
+        let hidden = |commit: View, change: View, highest: View| commit > floor && change >= commit && highest < commit;
+        match kind {
+            VoteKind::Commit => {
+                let change = self.votes.get(&(VoteKind::ViewChange as u8, signer, here));
+                let kept = change.filter(|(_, kept)| *kept && !self.made_room(signer, view));
+                kept.is_some_and(|((_, highest), _)| hidden(view, here, *highest))
+            }
+            VoteKind::ViewChange => {
+                let kind = VoteKind::Commit as u8;
+                let mut commits = self.votes.range((kind, signer, View::ZERO)..=(kind, signer, view));
+                commits.any(|((.., commit), (_, kept))| {
+                    *kept && !self.made_room(signer, *commit) && hidden(*commit, view, what.1)
+                })
+            }
+            VoteKind::Prepare => false,
+        }
+    }
 }
 
 fn said(message: &Message) -> Option<(VoteKind, Epoch, u32, View, Said)> {
@@ -34,42 +65,51 @@ fn said(message: &Message) -> Option<(VoteKind, Epoch, u32, View, Said)> {
 }
 
 impl World {
-    /// A message that passed every check goes to the machine. If it contradicts one that the machine has, both of the view it is
-    /// in, it must convict at once.
+    /// A message that passed every check goes to the machine. If it contradicts a vote that the machine keeps, it must convict its
+    /// signer of that at once.
     pub fn hand_over(&mut self, to: usize, from: tally_types::Address, message: Message) {
-        let contradicts = self.contradicts(to, &message);
+        let contrary = self.contradicts(to, &message).map(|contrary| (contrary, format!("{message:?}")));
         let before = self.nodes[to].actions.len();
-        let described = contradicts.then(|| format!("{message:?}"));
         self.handle(to, Event::Message { from, message });
-        let Some(described) = described else { return };
-        let convicts = |action: &Action| matches!(action, Action::Evidence(_));
+        let Some(((signer, kind), described)) = contrary else { return };
+        let signer = self.genesis.validators.get(signer).map(|member| member.address);
+        let convicts = |action: &Action| matches!(action, Action::Evidence(found) if found.kind == kind && Some(found.validator) == signer);
         if !self.nodes[to].actions[before..].iter().any(convicts) {
-            self.violate(Violation::Unconvicted, format!("{to} has the contrary of {described}"));
+            self.violate(Violation::Unconvicted, format!("{to} has the contrary of {described}: {kind:?}"));
         }
     }
 
-    fn contradicts(&mut self, to: usize, message: &Message) -> bool {
-        let Some((kind, epoch, signer, view, what)) = said(message) else { return false };
+    /// Whom a message convicts of what.
+    fn contradicts(&mut self, to: usize, message: &Message) -> Option<(u32, EvidenceKind)> {
+        let (kind, epoch, signer, view, what) = said(message)?;
         let node = &mut self.nodes[to];
-        let Some(agreement) = node.machine.as_ref().map(|machine| machine.agreement()) else { return false };
+        let agreement = node.machine.as_ref()?.agreement();
         if !node.correct || epoch != agreement.epoch() {
-            return false;
+            return None;
         }
+        let (here, floor) = (agreement.view(), agreement.floor());
         let heard = &mut node.heard;
         if heard.epoch != epoch {
             *heard = Heard { epoch, ..Heard::default() };
         }
-        let here = view == agreement.view();
-        let kind_number = kind as u8;
-        let above = (kind_number, signer, view.next())..=(kind_number, signer, View(u64::MAX));
-        let made_room = kind == VoteKind::Commit && heard.votes.range(above).count() >= COMMITS_KEPT;
-        match heard.votes.get(&(kind_number, signer, view)) {
-            None => {
-                heard.votes.insert((kind_number, signer, view), (what, here));
-                false
+        // Rule V5. Of VIEW-CHANGEs that of this view is kept in any case.
+        let (kept, double) = match kind {
+            VoteKind::Prepare => {
+                (view > floor && view >= here && view <= here.plus(PREPARES_AHEAD), EvidenceKind::DoublePrepare)
             }
-            Some((known, was_here)) => {
-                *known != what && here && *was_here && !made_room && heard.convicted.insert((kind_number, signer, view))
+            VoteKind::Commit => (view > floor && !heard.made_room(signer, view), EvidenceKind::DoubleCommit),
+            VoteKind::ViewChange => (view == here, EvidenceKind::DoubleViewChange),
+        };
+        let place = (kind as u8, signer, view);
+        match heard.votes.get(&place) {
+            None => {
+                let hides = kept && heard.hides(kind, signer, view, what, here, floor);
+                heard.votes.insert(place, (what, kept));
+                hides.then_some((signer, EvidenceKind::HiddenCommit))
+            }
+            Some((known, was_kept)) => {
+                let contrary = *known != what && kept && *was_kept && heard.convicted.insert(place);
+                contrary.then_some((signer, double))
             }
         }
     }

@@ -1,5 +1,7 @@
 //! Things that must happen sometimes: a suite that never sees them tests less than it seems to.
 
+use crate::byzantine::Kind;
+
 macro_rules! marks {
     ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
         /// Something the standard campaign must hit.
@@ -15,7 +17,7 @@ macro_rules! marks {
 }
 
 marks! {
-    /// COMMIT for a view that was left before its PrepareQC was seen. Rule P3.
+    /// COMMIT for a view that was left, the first time: its PrepareQC or its payload came late. Rule P3.
     LateCommit,
     /// A view-change certificate that carries the certificate of a view before the last.
     TcWithOlderCertificate,
@@ -29,7 +31,7 @@ marks! {
     LastBlockAgain,
     /// A new epoch was entered.
     EpochEntered,
-    /// A batch that came on request was kept for a block.
+    /// A batch that came on request, alone or with its block, was kept.
     BatchFetched,
     /// A header came on request. Rule S0.
     HeaderFetched,
@@ -41,7 +43,7 @@ marks! {
     FinalByDescendant,
     /// A proposal was sent again. Rule V3.
     ProposalAgain,
-    /// A VIEW-CHANGE right after a proposal: it was invalid, or the second.
+    /// A VIEW-CHANGE in a turn in which a proposal arrived: most are invalid, or the second.
     ProposalGivenUp,
     /// A block above the execution window: lanes stand still. Rule P2.6.
     WindowClosed,
@@ -67,7 +69,7 @@ marks! {
     CutWhileStarting,
     /// A node was killed and lost nothing.
     Killed,
-    /// All nodes were down at once.
+    /// All nodes were down at once, four or more.
     Blackout,
     /// The journal's torn tail was cut off.
     TailCut,
@@ -97,8 +99,10 @@ marks! {
     DoubleSpend,
     /// A node had no room for more transactions.
     NoRoom,
-    /// An executed transaction failed and paid its fee.
+    /// An executed transaction failed for what became of its recipient, and paid its fee.
     FailedWithFee,
+    /// An executed transaction failed because another had spent what it needed, and paid its fee.
+    OverdraftFailed,
     /// A transaction was ordered and left no trace.
     Discarded,
     /// A message whose certificate or signature does not hold.
@@ -127,32 +131,42 @@ marks! {
     DoubleBatch,
 }
 
-/// How often each was hit.
+/// How often each was hit, and how often each kind of liar lied.
 #[derive(Clone, Debug)]
-pub struct Marks(Vec<u64>);
+pub struct Marks {
+    hits: Vec<u64>,
+    lies: Vec<u64>,
+}
 
 impl Default for Marks {
     fn default() -> Marks {
-        Marks(vec![0; Mark::ALL.len()])
+        Marks { hits: vec![0; Mark::ALL.len()], lies: vec![0; Kind::ALL.len()] }
     }
 }
 
 impl Marks {
     pub fn hit(&mut self, mark: Mark) {
-        self.0[mark as usize] += 1;
+        self.hits[mark as usize] += 1;
     }
 
-    pub fn count(&self, mark: Mark) -> u64 {
-        self.0[mark as usize]
+    /// A liar of this kind did what its machine would not do.
+    pub fn note_lie(&mut self, kind: Kind) {
+        self.lies[kind as usize] += 1;
+    }
+
+    pub fn lies(&self, kind: Kind) -> u64 {
+        self.lies[kind as usize]
     }
 
     pub fn add(&mut self, other: &Marks) {
-        for (sum, more) in self.0.iter_mut().zip(&other.0) {
+        for (sum, more) in self.hits.iter_mut().zip(&other.hits).chain(self.lies.iter_mut().zip(&other.lies)) {
             *sum += more;
         }
     }
 
-    pub fn never(&self) -> Vec<Mark> {
-        Mark::ALL.iter().copied().filter(|mark| self.count(*mark) == 0).collect()
+    /// Every mark and every kind of liar, with its number.
+    pub fn counts(&self) -> Vec<(String, u64)> {
+        let hits = Mark::ALL.iter().map(|mark| (format!("{mark:?}"), self.hits[*mark as usize]));
+        hits.chain(Kind::ALL.iter().map(|kind| (format!("lies of {kind:?}"), self.lies(*kind)))).collect()
     }
 }

@@ -3,15 +3,17 @@
 use std::{collections::BTreeMap, rc::Rc, sync::Arc};
 
 use tally_consensus::{Event, Fetch, FetchedBlock, Judgement, Message, Reject};
-use tally_node::peers::transaction_checks;
+use tally_node::peers::wire::{self, transaction_checks};
+use tally_proto::consensus as proto;
 use tally_types::{Batch, Certificate, Have, Header, Proposal, SignedBatch, View, ViewChange, Vote};
 
 use crate::{
+    checkers::Violation,
     marks::Mark,
     world::{Happening, World},
 };
 
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
     Headers(Vec<Header>),
     Batches(Vec<Batch>),
@@ -147,13 +149,14 @@ impl World {
         match self.nodes[to].sets.judge(self.keys.genesis(), message) {
             Judgement::Check(checks) => {
                 if !checks.iter().all(|check| self.keys.holds(check)) {
-                    return self.end_connection(to, from);
+                    self.marks.hit(Mark::ForgedDropped);
+                    return self.end_connection(to, from, "forged");
                 }
                 if let Message::Batch(batch) = message
                     && !self.has_good_transactions(&batch.batch)
                 {
                     self.marks.hit(Mark::BadTransactionsDropped);
-                    return;
+                    return self.end_connection(to, from, "a batch with transactions that nobody signed");
                 }
                 let digest = digest_of(message) ^ (to as u64) << 8 ^ from as u64;
                 self.note(digest, || format!("{from} -> {to}: {}", describe(message)));
@@ -175,17 +178,22 @@ impl World {
                 }
                 self.handle(to, Event::Behind { from: from_address });
             }
-            Judgement::Drop(Reject::Forged) => self.end_connection(to, from),
             Judgement::Drop(reject) => {
                 self.note(digest_of(message), || format!("{from} -> {to}, dropped, {reject:?}: {}", describe(message)));
+                if reject == Reject::Forged {
+                    self.marks.hit(Mark::ForgedDropped);
+                }
+                self.end_connection(to, from, "forged, or out of shape");
             }
         }
     }
 
-    /// Rule P2: what does not verify is dropped and ends that connection; it comes up again soon.
-    fn end_connection(&mut self, to: usize, from: usize) {
-        self.marks.hit(Mark::ForgedDropped);
-        self.note(to as u64 ^ 0xf0, || format!("{to} hangs up on {from}: forged"));
+    /// Rule P2: what does not verify is dropped and ends that connection; it comes up again soon. Nobody honest says such things.
+    fn end_connection(&mut self, to: usize, from: usize, why: &str) {
+        self.note(to as u64 ^ 0xf0, || format!("{to} hangs up on {from}: {why}"));
+        if self.nodes[from].correct && self.nodes[to].correct {
+            self.violate(Violation::HungUp, format!("{to} hangs up on {from}: {why}"));
+        }
         let due = self.hung_up.get(&(to, from)).copied().unwrap_or(0);
         if due <= self.now {
             self.hung_up.insert((to, from), self.now + 500);
@@ -208,9 +216,11 @@ impl World {
     /// A peer asks: the behaviour of a Byzantine one may keep silent.
     pub fn answer(&mut self, node: usize, from: usize, fetch: Fetch) {
         if self.nodes[node].behaviour.as_mut().is_some_and(|behaviour| !behaviour.answers(&fetch)) {
+            self.note_lie(node);
             return;
         }
         let Some(machine) = &self.nodes[node].machine else { return };
+        let first = if let Fetch::Blocks { from, .. } = &fetch { from.0 } else { 0 };
         let answer = match fetch {
             Fetch::Headers(hashes) => {
                 Answer::Headers(hashes.iter().filter_map(|hash| machine.lookup_header(hash)).cloned().collect())
@@ -242,15 +252,20 @@ impl World {
         let answer = match self.nodes[node].behaviour.take() {
             None => answer,
             Some(mut behaviour) => {
-                let mut twisted = None;
+                let (mut twisted, honest) = (None, answer.clone());
                 self.let_act(node, |scene| twisted = Some(behaviour.on_answer(scene, answer)));
                 self.nodes[node].behaviour = Some(behaviour);
-                twisted.expect("every behaviour answers something")
+                let twisted = twisted.expect("every behaviour answers something");
+                if twisted != honest {
+                    self.note_lie(node);
+                }
+                twisted
             }
         };
         if self.are_divided(node, from, None) {
             return;
         }
+        let answer = answer_through_the_wire(answer, first);
         if let Some(delay) = self.travel(node, from) {
             self.at(delay, Happening::Answer { to: from, from: node, answer: Box::new(answer) });
         }
@@ -268,16 +283,19 @@ impl World {
                 }
                 Event::Headers(headers)
             }
-            Answer::Batches(mut batches) => {
-                batches.retain(|batch| self.has_good_transactions(batch));
-                Event::Batches(batches)
+            Answer::Batches(batches) => {
+                // Up to the first that is none: the rest of the answer is not read.
+                Event::Batches(batches.into_iter().take_while(|batch| self.has_good_transactions(batch)).collect())
             }
             Answer::Blocks(mut blocks) => {
                 let from = self.nodes[from].signer.address;
                 let judgement = self.nodes[to].sets.judge_blocks(self.keys.genesis(), &mut blocks);
-                let Judgement::Check(checks) = judgement else { return };
-                if !checks.iter().all(|check| self.keys.holds(check)) {
-                    return;
+                let holds = match judgement {
+                    Judgement::Check(checks) => checks.iter().all(|check| self.keys.holds(check)),
+                    Judgement::Ahead | Judgement::Over | Judgement::Drop(_) => false,
+                };
+                if !holds {
+                    blocks.clear();
                 }
                 if !blocks.is_empty() {
                     self.marks.hit(Mark::RangeFetched);
@@ -318,6 +336,32 @@ fn through_the_wire(message: &Message) -> Message {
         Message::Have(have) => Message::Have(Arc::new(Have::from_proto(&have.to_proto()).expect(read))),
         Message::Certificates { entry, highest_commit } => {
             Message::Certificates { entry: certificate(entry), highest_commit: certificate(highest_commit) }
+        }
+    }
+}
+
+/// And every answer, to a question for blocks from height `first` on: what cannot be read ends it.
+fn answer_through_the_wire(answer: Answer, first: u64) -> Answer {
+    let read = |batch: &Batch| Batch::parse(batch.bytes()).ok();
+    match answer {
+        Answer::Headers(headers) => {
+            let headers = headers.iter().map(|header| header.bytes().clone()).collect();
+            Answer::Headers(wire::headers(&proto::FetchHeadersResponse { headers }))
+        }
+        Answer::Batches(batches) => Answer::Batches(batches.iter().map_while(read).collect()),
+        Answer::Blocks(blocks) => {
+            let mut range = wire::Range::starting_at(first);
+            for block in &blocks {
+                let next = proto::FetchBlocksResponse {
+                    header: block.header.bytes().clone(),
+                    batches: block.batches.iter().map(|batch| batch.bytes().clone()).collect(),
+                    commit: block.commit.as_ref().map(|commit| commit.to_proto()),
+                };
+                if !range.take(&next) {
+                    break;
+                }
+            }
+            Answer::Blocks(range.into_blocks())
         }
     }
 }

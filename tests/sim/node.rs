@@ -14,6 +14,7 @@ use tally_types::{Epoch, Height, UnixMillis, header::Executed};
 use crate::{
     byzantine::Behaviour,
     checkers::Violation,
+    clients::OnTheWay,
     convictions::Heard,
     keys::{self, Signer},
     marks::Mark,
@@ -51,6 +52,8 @@ pub struct Node {
     pub blocks: Vec<(tally_consensus::Order, Executed)>,
     /// What it was told, for those who check whom it convicts.
     pub heard: Heard,
+    /// What it took from clients and has not seen settled.
+    pub on_the_way: OnTheWay,
     /// What the machine wants done at the end of this turn.
     pub actions: Vec<Action>,
     pub in_turn: bool,
@@ -117,6 +120,7 @@ impl Node {
             incarnation: 0,
             blocks: Vec::new(),
             heard: Heard::default(),
+            on_the_way: OnTheWay::default(),
             actions: Vec::new(),
             in_turn: false,
             was_proposed_to: false,
@@ -221,6 +225,7 @@ impl World {
         state.ledger = ledger;
         state.to_write = None;
         state.heard = Heard::default();
+        state.on_the_way = OnTheWay::default();
         state.actions.clear();
         state.in_turn = false;
         state.busy_until = 0;
@@ -264,12 +269,12 @@ impl World {
             return self.start(node, Voting::From(None));
         }
         self.note(node as u64 ^ 0x57, || format!("{node} starts with {records} records, {recovered:?}"));
-        self.finish_start(node, machine, journal, records);
+        self.finish_start(node, machine, journal);
         true
     }
 
-    fn finish_start(&mut self, node: usize, mut machine: Machine, journal: Journal, records: u64) {
-        if records > 0 {
+    fn finish_start(&mut self, node: usize, mut machine: Machine, journal: Journal) {
+        if machine.agreement().open_ballots().iter().any(|ballot| ballot.view() == machine.agreement().view()) {
             self.marks.hit(Mark::Restarted);
         }
         if machine.voting() != Voting::Allowed {
@@ -430,8 +435,9 @@ impl World {
         }
         if self.nodes[node].behaviour.as_ref().is_some_and(|behaviour| behaviour.forgets()) {
             self.lose_disk(node);
+            self.note_lie(node);
         }
-        if self.nodes.iter().all(|node| node.machine.is_none()) {
+        if self.nodes.len() >= 4 && self.nodes.iter().all(|node| node.machine.is_none()) {
             self.marks.hit(Mark::Blackout);
         }
     }
@@ -455,8 +461,11 @@ impl World {
         if self.nodes[node].machine.is_some() {
             return;
         }
-        // Whoever starts it again has made room.
-        self.nodes[node].disk.set_capacity(None);
+        // Whoever starts it again has made room, mostly.
+        if !self.faulty() || self.rng.percent(80) {
+            self.nodes[node].disk.set_capacity(None);
+            self.nodes[node].snapshots.set_capacity(None);
+        }
         if self.faulty() && self.setup.faults.crashes > 0 && self.rng.percent(5) {
             self.fail_power(node, 12);
         }

@@ -17,12 +17,15 @@ pub struct Trace {
     /// Digest of everything that happened: equal seeds give equal traces.
     pub history: u64,
     reading: bool,
+    /// Somebody wants to read the lines of whatever fails.
+    asked: bool,
 }
 
 impl Trace {
     pub fn new(reading: bool) -> Trace {
         LINES.with_borrow_mut(VecDeque::clear);
-        Trace { history: 0x7461_6c6c_7921, reading }
+        let asked = std::env::var_os("SIM_TRACE").is_some() && !reading;
+        Trace { history: 0x7461_6c6c_7921, reading: reading || asked, asked }
     }
 
     /// Notes something at `now`; `digest` tells it from anything else that may happen then.
@@ -36,6 +39,22 @@ impl Trace {
                 }
                 lines.push_back(line);
             });
+        }
+    }
+}
+
+impl Drop for Trace {
+    /// A world that a scenario fails in says how to see it again, or shows itself. Those of drawn seeds have a command of their own.
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        match std::thread::current().name() {
+            _ if self.asked => last_lines(LINES_KEPT).iter().for_each(|line| eprintln!("{line}")),
+            Some(test) if test != "campaign::one_seed" && !self.reading => {
+                eprintln!("what happened: SIM_TRACE=1 cargo test --test sim {test} -- --exact --nocapture");
+            }
+            _ => {}
         }
     }
 }

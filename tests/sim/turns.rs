@@ -72,7 +72,8 @@ impl World {
             self.nodes[node].disk.fail_power_after(operations);
         } else if sync_errors && writes && self.faulty() && self.rng.below(2000) == 0 {
             let syncs = self.rng.below(3);
-            self.nodes[node].disk.fail_sync_after(syncs);
+            let disk = if self.rng.percent(80) { &self.nodes[node].disk } else { &self.nodes[node].snapshots };
+            disk.fail_sync_after(syncs);
         }
         let written = self.write(node, actions);
         if cut_while_writing {
@@ -168,13 +169,17 @@ impl World {
         match action {
             Action::Persist(_) => {}
             Action::Sign(unsigned) => {
-                self.check_signed(node, &unsigned);
+                let is_new = self.check_signed(node, &unsigned);
                 self.note_sealed(node, &unsigned);
-                self.mark_signed(node, &unsigned);
+                self.mark_signed(node, &unsigned, is_new);
                 let message = self.keys.message(&self.nodes[node].signer, unsigned);
                 self.say(node, None, &message);
                 if self.nodes[node].behaviour.as_mut().is_none_or(|behaviour| behaviour.hears_itself(&message)) {
                     own.push(message);
+                }
+                // Twins lie by being two.
+                if !self.nodes[node].correct && self.nodes[node].behaviour.is_none() {
+                    self.note_lie(node);
                 }
             }
             Action::Broadcast(message) => self.say(node, None, &message),
@@ -202,11 +207,11 @@ impl World {
         }
     }
 
-    fn mark_signed(&mut self, node: usize, unsigned: &Unsigned) {
+    fn mark_signed(&mut self, node: usize, unsigned: &Unsigned, is_new: bool) {
         let Some(agreement) = self.nodes[node].machine.as_ref().map(Machine::agreement) else { return };
         match unsigned {
             Unsigned::Ballot { epoch, ballot: Ballot::Commit(view, _), .. }
-                if *epoch == agreement.epoch() && view.next() < agreement.view() =>
+                if is_new && *epoch == agreement.epoch() && view.next() < agreement.view() =>
             {
                 self.marks.hit(Mark::LateCommit);
             }
@@ -228,8 +233,11 @@ impl World {
     /// A node speaks to a validator or to all; a Byzantine one says what it likes.
     fn say(&mut self, node: usize, to: Option<usize>, message: &Message) {
         if let Some(mut behaviour) = self.nodes[node].behaviour.take() {
-            self.let_act(node, |scene| behaviour.on_send(scene, to, message));
+            let said = self.let_act(node, |scene| behaviour.on_send(scene, to, message));
             self.nodes[node].behaviour = Some(behaviour);
+            if said != [(to, message.clone())] {
+                self.note_lie(node);
+            }
             return;
         }
         match to {
@@ -242,15 +250,26 @@ impl World {
         if self.nodes[node].machine.is_some()
             && let Some(mut behaviour) = self.nodes[node].behaviour.take()
         {
-            self.let_act(node, |scene| behaviour.on_time(scene));
+            let said = self.let_act(node, |scene| behaviour.on_time(scene));
             self.nodes[node].behaviour = Some(behaviour);
+            if !said.is_empty() {
+                self.note_lie(node);
+            }
         }
         let next = 50 + self.rng.below(400);
         self.at(next, Happening::Mischief { node });
     }
 
-    /// Sets the scene for a Byzantine validator, and sends what it said.
-    pub fn let_act(&mut self, node: usize, act: impl FnOnce(&mut Scene<'_>)) {
+    /// A Byzantine validator did something that its machine would not do.
+    pub fn note_lie(&mut self, node: usize) {
+        let validator = self.nodes[node].validator;
+        for (_, kind) in self.setup.byzantine.iter().filter(|(liar, _)| *liar == validator) {
+            self.marks.note_lie(*kind);
+        }
+    }
+
+    /// Sets the scene for a Byzantine validator, and sends what it said, which it gives back.
+    pub fn let_act(&mut self, node: usize, act: impl FnOnce(&mut Scene<'_>)) -> Vec<(Option<usize>, Message)> {
         let state = &self.nodes[node];
         let mut scene = Scene {
             me: state.validator,
@@ -263,11 +282,13 @@ impl World {
             said: Vec::new(),
         };
         act(&mut scene);
-        for (to, message) in scene.said {
+        let said = scene.said;
+        for (to, message) in &said {
             match to {
-                None => self.broadcast(node, &message),
-                Some(to) => self.nodes_of(to).into_iter().for_each(|to| self.send(node, to, &message)),
+                None => self.broadcast(node, message),
+                Some(to) => self.nodes_of(*to).into_iter().for_each(|to| self.send(node, to, message)),
             }
         }
+        said
     }
 }

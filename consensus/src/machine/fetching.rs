@@ -259,10 +259,11 @@ impl Machine {
         if now < self.fetching.ask_range_at_ms {
             return;
         }
-        // Execution sets the pace: what waits for it is held in memory. With a gap, what lies behind it waits for this.
+        // Execution sets the pace: what waits for it is held in memory, and it names the validators that what follows the last
+        // block of an epoch is judged by. With a gap, what lies behind it waits for this.
         let backlog = usize::try_from(EXECUTE_AHEAD.saturating_mul(2)).unwrap_or(usize::MAX);
-        let many = gap.is_none() && self.execution.queue.len() > backlog;
-        if many || self.unexecuted_bytes(gap.is_none()) > UNEXECUTED_BYTES_MAX {
+        let waits = gap.is_none() && (self.closing || self.execution.queue.len() > backlog);
+        if waits || self.unexecuted_bytes(gap.is_none()) > UNEXECUTED_BYTES_MAX {
             self.fetching.patience_ms = self.fetching.patience_ms.max(1);
             self.fetching.ask_range_at_ms = now.saturating_add(RANGE_PAUSE_MS);
             return;
@@ -371,6 +372,10 @@ impl Machine {
         let (filled, without_gap) = self.fill_payload(known, out);
         let range = self.usable_range(above);
         // Headers are taken from whoever withholds the payload that was asked for, but nobody has all the turns by that.
+        if filled {
+            // It had to be asked for: what lies behind it does not come by itself either.
+            self.fetching.bare_to = self.fetching.bare_to.max(tip);
+        }
         if withheld {
             self.note_failure(from);
         } else if filled || range.is_some() {

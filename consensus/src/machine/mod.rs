@@ -300,7 +300,7 @@ impl Machine {
             votes: self.agreement.votes_kept(),
             open_headers: self.chain.open_len(),
             batches: self.lanes.held_count(),
-            early_batches: self.lanes.early_count(),
+            early_batches: self.lanes.early_most(),
             requests: self.fetching.len(),
             lower_commits: self.lower_commits.len(),
             whole: self.whole.len(),

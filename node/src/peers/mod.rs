@@ -35,7 +35,6 @@ use crate::{
 };
 pub use dial::dial;
 pub use serve::serve;
-pub use wire::transaction_checks;
 
 /// Votes and the like that wait for one peer.
 const CONTROL_QUEUE: usize = 2048;

@@ -353,10 +353,14 @@ fn range_asked(out: &[Action]) -> Option<(Address, Height)> {
 
 /// What range it asks for when it hears that all others are at height 90.
 fn ask_for_range(machine: &mut Machine) -> Option<(Address, Height)> {
+    ask_of_those_at(machine, Height(90))
+}
+
+fn ask_of_those_at(machine: &mut Machine, height: Height) -> Option<(Address, Height)> {
     let mut out = Vec::new();
     for ms in (0..2000).step_by(100) {
         for place in 1..4u32 {
-            let message = have_at(place, ms + 1, vec![Tip::START; 4], Height(90));
+            let message = have_at(place, ms + 1, vec![Tip::START; 4], height);
             machine.handle(later(ms), Event::Message { from: Address([place as u8 + 1; 32]), message }, &mut out);
         }
     }
@@ -523,4 +527,54 @@ fn rule_s2_after_an_answer_that_proves_nothing_the_proof_comes_first() {
     assert_eq!(to(&out), Some((Height(1), Height(0))));
     let out = give(&mut machine, &mut asked, without_payload(&blocks).collect());
     assert_eq!((machine.status().final_height, to(&out)), (Height(5), Some((Height(1), Height(1).plus(FETCH_BLOCKS)))));
+}
+
+/// Seed 6023812: payload that nobody streams any more is asked for block by block, and not a pause later each time.
+#[test]
+fn rule_s2_behind_payload_that_was_asked_for_the_next_is_asked_for_at_once() {
+    let (mut machine, blocks) = stretch(4, 2, 8);
+    machine.resume(NOW, &mut Vec::new());
+    // Final by headers that came one by one.
+    blocks.iter().for_each(|block| machine.keep_header(&block.header, &mut Vec::new()));
+    let message = Message::Certificates { entry: None, highest_commit: blocks[3].commit.clone() };
+    machine.handle(NOW, Event::Message { from: Address([2; 32]), message }, &mut Vec::new());
+    assert_eq!(machine.status().final_height, Height(4));
+    let mut asked = ask_of_those_at(&mut machine, Height(4)).unwrap();
+    for height in 1..=4 {
+        assert_eq!(asked.1, Height(height));
+        let out = give(&mut machine, &mut asked, vec![blocks[height as usize - 1].clone()]);
+        assert_eq!(heights_executed(&out), [height]);
+    }
+}
+
+/// The same seed: what lies above an epoch's last block cannot be judged before the validators of the next are known, whoever gives
+/// it.
+#[test]
+fn rule_s2_above_an_epoch_nothing_is_asked_for_before_the_next_can_be_entered() {
+    let (mut machine, header, batches) = short_epochs();
+    machine.resume(NOW, &mut Vec::new());
+    let mut next = header.clone();
+    (next.epoch, next.height, next.parent) = (Epoch(1), Height(2), Header::new(header.clone()).hash());
+    (next.time, next.cut) = (UnixMillis(header.time.0 + 1), vec![Tip::START; 4]);
+    let block = |fields: &HeaderFields, batches| FetchedBlock {
+        header: Header::new(fields.clone()),
+        batches,
+        commit: Some(committed(fields)),
+    };
+    let mut asked = ask_for_range(&mut machine).unwrap();
+    assert_eq!(asked.1, Height(1));
+    give(&mut machine, &mut asked, vec![block(&header, batches)]);
+    assert_eq!(asked.1, Height(2));
+    let out = give(&mut machine, &mut asked, vec![block(&next, Vec::new())]);
+    assert_eq!((machine.status().final_height, machine.agreement().epoch()), (Height(2), Epoch(1)));
+    assert_eq!((heights_executed(&out), range_asked(&out)), (vec![2], None));
+    let mut out = Vec::new();
+    (2000..30_000).step_by(50).for_each(|ms| machine.handle(later(ms), Event::Tick, &mut out));
+    assert_eq!(range_asked(&out), None);
+    let executed = Executed { height: Height(1), state_root: Hash::of(b"state"), receipts_root: Hash::of(b"receipts") };
+    let validators = machine.config.genesis_validators.clone();
+    machine.handle(later(30_000), Event::Executed { executed, validators }, &mut out);
+    machine.handle(later(30_100), Event::Tick, &mut out);
+    assert_eq!(machine.agreement().epoch(), Epoch(2));
+    assert_eq!(range_asked(&out).map(|(_, from)| from), Some(Height(3)));
 }
