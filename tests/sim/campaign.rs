@@ -22,6 +22,8 @@ pub const STANDARD: u64 = 2000;
 const PLAIN: u64 = 60;
 /// How long after healing the live core may take for its ten blocks, milliseconds.
 const PROGRESS_MS: u64 = 60_000;
+/// One seed in so many is run twice.
+const SEEN_TWICE: u64 = 50;
 /// A world takes a tenth of a second or two.
 const LONG: Duration = Duration::from_secs(120);
 /// Lines of its trace that a failing seed shows.
@@ -165,12 +167,18 @@ fn storms_pass() {
     let run = || {
         while let Some(seed) = next() {
             running.lock().unwrap().insert(seed, Instant::now());
-            let passed = pass_or_explain(Setup::drawn(seed)).map(|world| (world.events, world.marks));
+            let passed =
+                pass_or_explain(Setup::drawn(seed)).map(|world| (world.trace.history, world.events, world.marks));
+            // A seed is worth something only as long as it means one world.
+            if let Some((history, events, _)) = passed.as_ref().filter(|_| seed.is_multiple_of(SEEN_TWICE)) {
+                let again = pass(Setup::drawn(seed), false);
+                assert_eq!((again.trace.history, again.events), (*history, *events), "seed {seed} is two worlds");
+            }
             running.lock().unwrap().remove(&seed);
             let mut outcome = outcome.lock().unwrap();
             outcome.worlds += 1;
             match passed {
-                Some((events, marks)) => {
+                Some((_, events, marks)) => {
                     outcome.events += events;
                     outcome.marks.add(&marks);
                 }

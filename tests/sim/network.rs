@@ -266,8 +266,9 @@ impl World {
             return;
         }
         let answer = answer_through_the_wire(answer, first);
-        if let Some(delay) = self.travel(node, from) {
-            self.at(delay, Happening::Answer { to: from, from: node, answer: Box::new(answer) });
+        match self.travel(node, from) {
+            Some(delay) => self.at(delay, Happening::Answer { to: from, from: node, answer: Box::new(answer) }),
+            None => self.note(from as u64 ^ 0xa3, || format!("{node} answers {from} and it is lost")),
         }
     }
 

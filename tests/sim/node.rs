@@ -425,6 +425,7 @@ impl World {
                     1 => Loss::Nothing,
                     _ => Loss::Some(self.rng.next()),
                 };
+                self.note(node as u64 ^ 0xc1, || format!("of what {node} had not synced this is lost: {loss:?}"));
                 self.nodes[node].disk.crash(loss);
                 self.nodes[node].snapshots.crash(loss);
             }

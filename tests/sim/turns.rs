@@ -187,8 +187,9 @@ impl World {
             Action::Ask(to, fetch) => {
                 let to = self.index(&to);
                 for to in self.nodes_of(to) {
-                    if let Some(delay) = self.travel(node, to) {
-                        self.at(delay, Happening::Ask { to, from: node, fetch: fetch.clone() });
+                    match self.travel(node, to) {
+                        Some(delay) => self.at(delay, Happening::Ask { to, from: node, fetch: fetch.clone() }),
+                        None => self.note(to as u64 ^ 0xa2, || format!("{node} asks {to} and it is lost: {fetch:?}")),
                     }
                 }
             }
