@@ -12,7 +12,9 @@
 pub mod bend;
 mod chain;
 mod files;
+mod large;
 mod people;
+mod play;
 mod replica;
 mod wire;
 
@@ -27,7 +29,7 @@ pub struct Target {
 }
 
 /// All kinds of input.
-pub const TARGETS: [Target; 16] = [
+pub const TARGETS: [Target; 17] = [
     Target { name: "address_and_amount", run: people::address_and_amount, seeds: people::texts },
     Target { name: "batch", run: wire::batch, seeds: wire::batches },
     Target { name: "blocks", run: wire::blocks, seeds: wire::ranges },
@@ -39,8 +41,9 @@ pub const TARGETS: [Target; 16] = [
     Target { name: "journal", run: files::journal, seeds: files::journals },
     Target { name: "keystore", run: files::keystore, seeds: files::key_files },
     Target { name: "peer_message", run: wire::peer_message, seeds: wire::peer_messages },
+    Target { name: "question", run: wire::question, seeds: wire::questions },
     Target { name: "record", run: wire::record, seeds: wire::records },
-    Target { name: "replay", run: replica::replay, seeds: replica::journals },
+    Target { name: "replay", run: replica::replay, seeds: chain::decisions },
     Target { name: "replica", run: replica::replica, seeds: chain::decisions },
     Target { name: "snapshot", run: files::snapshot, seeds: files::snapshots },
     Target { name: "transaction", run: wire::transaction, seeds: wire::transactions },
@@ -56,7 +59,10 @@ pub fn run(name: &str, bytes: &[u8]) {
 mod tests {
     use super::*;
 
-    use std::time::{Duration, Instant};
+    use std::{
+        sync::atomic::Ordering,
+        time::{Duration, Instant},
+    };
 
     /// Runs per target, unless the environment says otherwise: seconds in all.
     const RUNS: u64 = 2000;
@@ -66,7 +72,7 @@ mod tests {
     const SLOW: Duration = Duration::from_secs(1);
     const TRIES: usize = 4;
     /// Bytes of address space that the process of these tests may take: what asks for more ends it.
-    const MEMORY: u64 = 4 << 30;
+    const MEMORY: u64 = 2 << 30;
 
     fn memory_is_bounded() {
         let most = rustix::process::getrlimit(rustix::process::Resource::As).maximum;
@@ -108,15 +114,32 @@ mod tests {
             }
             println!("{}: {runs} runs from {} seeds", target.name, seeds.len());
         }
+        let reached = &replica::REACHED;
+        println!("{reached:?}");
+        let all = [
+            &reached.executed,
+            &reached.epochs,
+            &reached.whole_journals,
+            &reached.bent_journals,
+            &reached.executed_again,
+        ];
+        assert!(
+            runs < RUNS || all.iter().all(|count| count.load(Ordering::Relaxed) > 0),
+            "not deep enough: {reached:?}"
+        );
     }
 
-    /// Good inputs over and over until they are as large as a message may be: in protobuf, what is repeated comes that often. Also
+    /// The largest good ones; and any good input over and over until they are as large as a message may be: in protobuf, what is repeated comes that often. Also
     /// with a byte bent in each round, so that no two are the same.
     #[test]
     fn the_largest_inputs_take_no_longer_than_others() {
         memory_is_bounded();
+        for (name, input) in large::inputs() {
+            let target = TARGETS.into_iter().find(|target| target.name == name).unwrap();
+            try_on(&target, &input, &format!("the largest there is, of {} bytes", input.len()));
+        }
         for target in TARGETS {
-            for (place, seed) in (target.seeds)().iter().filter(|seed| !seed.is_empty()).enumerate().take(3) {
+            for (place, seed) in (target.seeds)().iter().filter(|seed| !seed.is_empty()).enumerate() {
                 let mut large = seed.repeat(LARGE.div_ceil(seed.len()));
                 large.truncate(LARGE);
                 try_on(&target, &large, &format!("its seed {place} over and over"));

@@ -3,21 +3,29 @@
 use std::sync::Arc;
 
 use prost::Message as _;
-use tally_consensus::{FetchedBlock, Message, Record, Sets};
+use tally_consensus::{Message, Record, Sets};
+use tally_node::peers::wire;
 use tally_proto::{consensus as proto, v1};
 use tally_types::{
-    Batch, Certificate, Epoch, Have, Header, Proposal, SignedBatch, SignedTransaction, ViewChange, Vote,
+    Batch, Certificate, Epoch, Header, SignedTransaction, ValidatorSet,
     body::{Body, Operation},
-    vote::MessageError,
+    header::HeaderFields,
 };
 
-use crate::chain::{genesis, vector};
+use crate::chain::{genesis, many, vector};
+
+/// The epoch in which there are as many validators as there may be.
+pub const CROWDED: Epoch = Epoch(4);
 
 /// The epochs that messages of the vectors speak of.
 fn sets() -> Sets {
     let genesis = genesis();
-    let set = |epoch| (Epoch(epoch), genesis.validators.clone(), genesis.chain.genesis_hash);
-    Sets((1..=3).map(set).collect())
+    let set = |epoch| (Epoch(epoch), validators_of(Epoch(epoch)).clone(), genesis.chain.genesis_hash);
+    Sets((1..=4).map(set).collect())
+}
+
+fn validators_of(epoch: Epoch) -> &'static ValidatorSet {
+    if epoch == CROWDED { &many().validators } else { &genesis().validators }
 }
 
 pub fn transaction(bytes: &[u8]) {
@@ -57,6 +65,7 @@ pub fn batch(bytes: &[u8]) {
             Batch::new(batch.epoch(), batch.lane(), batch.parent_tip(), batch.transactions().to_vec()).digest(),
             batch.digest()
         );
+        let _ = wire::transaction_checks(&batch, &genesis().chain);
     }
 }
 
@@ -78,9 +87,9 @@ pub fn headers() -> Vec<Vec<u8>> {
 pub fn certificate(bytes: &[u8]) {
     if let Ok(certificate) = Certificate::parse(bytes) {
         assert_eq!(Certificate::parse(&certificate.encode()).as_ref(), Ok(&certificate));
-        let genesis = genesis();
-        if let Ok(checks) = certificate.checks(&genesis.chain.genesis_hash, &genesis.validators) {
-            assert!(checks.len() >= 2 && checks.len() <= 2 * genesis.validators.len(), "{} checks", checks.len());
+        let validators = validators_of(certificate.epoch);
+        if let Ok(checks) = certificate.checks(&genesis().chain.genesis_hash, validators) {
+            assert!(checks.len() >= 2 && checks.len() <= 2 * validators.len(), "{} checks", checks.len());
         }
     }
 }
@@ -91,43 +100,35 @@ pub fn certificates() -> Vec<Vec<u8>> {
 
 /// Any message between validators, as it is read and judged before a machine sees it.
 pub fn peer_message(bytes: &[u8]) {
-    use proto::peer_message::Payload;
     let Ok(message) = proto::PeerMessage::decode(bytes) else { return };
     let Some(payload) = message.payload else { return };
-    let read = match payload {
-        Payload::Proposal(message) => Proposal::from_proto(&message).map(|one| Message::Proposal(one.into())),
-        Payload::Vote(message) => Vote::from_proto(&message).map(Message::Vote),
-        Payload::ViewChange(message) => ViewChange::from_proto(&message).map(Message::ViewChange),
-        Payload::Batch(message) => SignedBatch::from_proto(&message).map(Message::Batch),
-        Payload::Have(message) => Have::from_proto(&message).map(|one| Message::Have(one.into())),
-        Payload::Certificates(content) => certificates_of(&content),
-        Payload::Hello(content) => {
-            let _ = proto::Hello::decode(content);
-            return;
-        }
-    };
+    if let proto::peer_message::Payload::Hello(content) = &payload {
+        let _ = proto::Hello::decode(content.clone());
+    }
+    let read = wire::read(payload);
     let Ok(message) = read else { return };
-    let again = match &message {
-        Message::Proposal(one) => Proposal::from_proto(&one.to_proto()).map(|one| Message::Proposal(one.into())),
-        Message::Vote(one) => Vote::from_proto(&one.to_proto()).map(Message::Vote),
-        Message::ViewChange(one) => ViewChange::from_proto(&one.to_proto()).map(Message::ViewChange),
-        Message::Batch(one) => SignedBatch::from_proto(&one.to_proto()).map(Message::Batch),
-        Message::Have(one) => Have::from_proto(&one.to_proto()).map(|one| Message::Have(one.into())),
+    let again = wire::read(payload_of(&message));
+    assert_eq!(again.as_ref(), Ok(&message), "what is read is sent on as the same");
+    sets().judge(&genesis().chain.genesis_hash, &message);
+    if let Message::Batch(signed) = &message {
+        let _ = wire::transaction_checks(&signed.batch, &genesis().chain);
+    }
+}
+
+pub fn payload_of(message: &Message) -> proto::peer_message::Payload {
+    use proto::peer_message::Payload;
+    match message {
+        Message::Proposal(one) => Payload::Proposal(one.to_proto()),
+        Message::Vote(one) => Payload::Vote(one.to_proto()),
+        Message::ViewChange(one) => Payload::ViewChange(one.to_proto()),
+        Message::Batch(one) => Payload::Batch(one.to_proto()),
+        Message::Have(one) => Payload::Have(one.to_proto()),
         Message::Certificates { entry, highest_commit } => {
             let encoded = |one: &Option<Arc<Certificate>>| one.as_ref().map(|one| one.to_proto());
             let message = proto::Certificates { entry: encoded(entry), highest_commit: encoded(highest_commit) };
-            certificates_of(&message.encode_to_vec())
+            Payload::Certificates(message.encode_to_vec().into())
         }
-    };
-    assert_eq!(again.as_ref(), Ok(&message), "what is read is sent on as the same");
-    sets().judge(&genesis().chain.genesis_hash, &message);
-}
-
-fn certificates_of(content: &[u8]) -> Result<Message, MessageError> {
-    let message = proto::Certificates::decode(content).map_err(|_| MessageError("certificates: not protobuf"))?;
-    let read = |one: &Option<proto::Certificate>| one.as_ref().map(Certificate::from_proto).transpose();
-    let (entry, highest_commit) = (read(&message.entry)?, read(&message.highest_commit)?);
-    Ok(Message::Certificates { entry: entry.map(Arc::new), highest_commit: highest_commit.map(Arc::new) })
+    }
 }
 
 pub fn peer_messages() -> Vec<Vec<u8>> {
@@ -151,31 +152,71 @@ pub fn peer_messages() -> Vec<Vec<u8>> {
     payloads.map(wrapped).into()
 }
 
-/// An answer to a question for a range of blocks: any number of them, one after the other.
+/// An answer to a question for blocks: the height asked for, and any number of blocks, each with its length before it.
 pub fn blocks(bytes: &[u8]) {
-    let Ok(answer) = proto::FetchBatchesResponse::decode(bytes) else { return };
-    // One after the other in the one field that is a list of bytes.
-    let mut rest = &answer.batch[..];
-    let mut blocks = Vec::new();
+    let Some((from, mut rest)) = bytes.split_first_chunk() else { return };
+    let from = u64::from_be_bytes(*from);
+    let mut range = wire::Range::starting_at(from);
     while let Ok(block) = proto::FetchBlocksResponse::decode_length_delimited(&mut rest) {
-        let Ok(header) = Header::parse(&block.header) else { return };
-        let batches = block.batches.iter().map(|bytes| Batch::parse(bytes)).collect::<Result<Vec<_>, _>>();
-        let commit = block.commit.as_ref().map(Certificate::from_proto).transpose();
-        let (Ok(batches), Ok(commit)) = (batches, commit) else { return };
-        blocks.push(FetchedBlock { header, batches, commit: commit.map(Into::into) });
-        if rest.is_empty() {
+        if !range.take(&block) || rest.is_empty() {
             break;
         }
     }
+    let mut blocks = range.into_blocks();
+    assert!(blocks.first().is_none_or(|first| first.header.height.0 == from));
+    assert!(blocks.windows(2).all(|pair| pair[1].header.parent == pair[0].header.hash()));
     sets().judge_blocks(&genesis().chain.genesis_hash, &mut blocks);
 }
 
 pub fn ranges() -> Vec<Vec<u8>> {
     let commit = proto::Certificate::decode(&vector("commit.certificate")[..]).ok();
+    let header = vector("header.bytes");
+    let first = Header::parse(&header).expect("a good vector");
+    let second = Header::new(HeaderFields {
+        parent: first.hash(),
+        height: first.height.next(),
+        time: first.time.plus(1),
+        ..first.fields().clone()
+    });
     let batches = vec![vector("batch.bytes").into()];
-    let block = proto::FetchBlocksResponse { header: vector("header.bytes").into(), batches, commit };
-    let bytes = [block.encode_length_delimited_to_vec(), block.encode_length_delimited_to_vec()].concat();
-    vec![proto::FetchBatchesResponse { batch: bytes.into() }.encode_to_vec()]
+    let first = proto::FetchBlocksResponse { header: header.into(), batches, commit };
+    let second = proto::FetchBlocksResponse { header: second.bytes().clone(), batches: Vec::new(), commit: None };
+    let from = Header::parse(&first.header).map_or(0, |header| header.height.0);
+    let blocks = [first, second].map(|block| block.encode_length_delimited_to_vec());
+    vec![[&from.to_be_bytes()[..], &blocks.concat()].concat()]
+}
+
+/// A question of a peer: of which kind, then its bytes.
+pub fn question(bytes: &[u8]) {
+    let Some((kind, bytes)) = bytes.split_first() else { return };
+    match kind % 3 {
+        0 => {
+            let Ok(question) = proto::FetchBlocksRequest::decode(bytes) else { return };
+            let asked = wire::asked_blocks(&question);
+            assert!(asked.first >= 1 && asked.last >= asked.first && asked.last - asked.first < 1000);
+            assert!(asked.last_whole <= question.to_height && asked.last_whole.saturating_sub(asked.first) < 64);
+        }
+        1 => {
+            let Ok(question) = proto::FetchBatchesRequest::decode(bytes) else { return };
+            assert!(wire::asked_batches(&question).map_or(0, |chains| chains.len()) <= 64);
+        }
+        _ => {
+            let Ok(question) = proto::FetchHeadersRequest::decode(bytes) else { return };
+            assert!(wire::asked_headers(&question).map_or(0, |hashes| hashes.len()) <= 64);
+        }
+    }
+}
+
+pub fn questions() -> Vec<Vec<u8>> {
+    let digest = vector("genesis.hash");
+    let caller = || proto::Caller { sender: digest.clone().into(), counter: 7, signature: vec![7; 64].into() };
+    let chain = proto::BatchChain { digest: digest.clone().into(), seq: 9, above: 3 };
+    let blocks = proto::FetchBlocksRequest { caller: Some(caller()), from_height: 7, to_height: 90 };
+    let batches = proto::FetchBatchesRequest { caller: Some(caller()), chains: vec![chain; 3] };
+    let headers = proto::FetchHeadersRequest { caller: Some(caller()), hashes: vec![digest.clone().into(); 3] };
+    [(0, blocks.encode_to_vec()), (1, batches.encode_to_vec()), (2, headers.encode_to_vec())]
+        .map(|(kind, bytes)| [vec![kind], bytes].concat())
+        .into()
 }
 
 /// A journal record: its kind, then its bytes.
