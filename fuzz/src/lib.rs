@@ -12,6 +12,7 @@
 pub mod bend;
 mod chain;
 mod files;
+#[cfg(test)]
 mod large;
 mod people;
 mod play;
