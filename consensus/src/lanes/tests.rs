@@ -51,6 +51,20 @@ fn rule_d2_only_the_next_linked_batch_is_accepted_and_early_ones_wait() {
     assert!(matches!(other_epoch.accept(chain[0].clone()), Accept::Dropped(Reject::OtherEpoch)));
 }
 
+/// They may come before what they follow, but whoever sends nothing else fills no memory.
+#[test]
+fn rule_d2_of_batches_that_come_early_a_lane_keeps_a_few() {
+    let mut lanes = lanes();
+    let chain = chain(1, EARLY_BATCHES_MAX as u64 + 3);
+    for early in &chain[1..=EARLY_BATCHES_MAX] {
+        assert!(matches!(lanes.accept(early.clone()), Accept::Known));
+    }
+    assert!(matches!(lanes.accept(chain[EARLY_BATCHES_MAX + 1].clone()), Accept::Dropped(Reject::Gap)));
+    assert_eq!(lanes.early_most(), EARLY_BATCHES_MAX);
+    assert_eq!(accept(&mut lanes, &chain[0]), EARLY_BATCHES_MAX + 1);
+    assert_eq!(lanes.early_most(), 0);
+}
+
 #[test]
 fn rule_d2_one_batch_per_place_ever_and_a_second_convicts() {
     let mut lanes = lanes();

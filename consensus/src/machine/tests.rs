@@ -10,7 +10,7 @@ use tally_types::{
 
 use super::*;
 use crate::{
-    config::FETCH_BLOCKS,
+    config::{FETCH_BLOCKS, OPEN_HEADERS_MAX},
     event::{Fetch, FetchedBlock, Message},
     verify::Judgement,
 };
@@ -676,4 +676,21 @@ fn rule_p1_the_lane_that_has_waited_longest_comes_first() {
     machine.handle(later(100), Event::Tick, &mut out);
     let proposed = proposals(&out);
     assert_eq!((proposed[0].height, proposed[0].cut[2]), (Height(2), waits));
+}
+
+/// Leaders can have headers kept that nobody votes for. There is room for an epoch of them; then those go that no certificate needs.
+#[test]
+fn rule_v5_of_headers_that_are_not_final_an_epoch_full_is_kept() {
+    let (mut machine, header, _) = first_block(0, 1000);
+    machine.resume(NOW, &mut Vec::new());
+    let certified = Header::new(HeaderFields { time: UnixMillis(header.time.0 + 1), ..header.clone() });
+    machine.keep_header(&certified, &mut Vec::new());
+    let message = Message::Certificates { entry: Some(prepared(1, certified.hash())), highest_commit: None };
+    machine.handle(NOW, Event::Message { from: Address([2; 32]), message }, &mut Vec::new());
+    for number in 2..=2 * OPEN_HEADERS_MAX as u64 {
+        let other = Header::new(HeaderFields { time: UnixMillis(header.time.0 + number), ..header.clone() });
+        machine.keep_header(&other, &mut Vec::new());
+        assert!(machine.kept().open_headers <= OPEN_HEADERS_MAX && machine.chain.knows(&other.hash()));
+        assert!(machine.chain.knows(&certified.hash()));
+    }
 }
