@@ -7,6 +7,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
+    io,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -114,12 +115,12 @@ pub enum AdmissionError {
 }
 
 impl Admission {
-    /// Admitted transactions go to `to_driver`.
-    pub fn new(to_driver: mpsc::Sender<Bytes>) -> Admission {
+    /// Admitted transactions go to `to_driver`. Fails where the system gives no thread to check signatures.
+    pub fn new(to_driver: mpsc::Sender<Bytes>) -> io::Result<Admission> {
         let (to_checker, queue) = mpsc::channel(CHECKS_MAX);
-        // It ends with the admission that feeds it. Without a thread every check is answered with `Stopping`.
-        let _ = std::thread::Builder::new().name("checker".into()).spawn(move || check_all(queue));
-        Admission { inner: Mutex::default(), to_driver, to_checker }
+        // It ends with the admission that feeds it.
+        std::thread::Builder::new().name("checker".into()).spawn(move || check_all(queue))?;
+        Ok(Admission { inner: Mutex::default(), to_driver, to_checker })
     }
 
     /// Has a client's signature checked, together with whatever else waits: half the price of one by one, on one thread, so
@@ -306,7 +307,7 @@ mod tests {
     #[tokio::test]
     async fn places_of_calls_that_ended_are_found_without_a_block() {
         let (to_driver, _) = mpsc::channel(1);
-        let admission = Admission::new(to_driver);
+        let admission = Admission::new(to_driver).unwrap();
         let kept = admission.wait(Hash::of(b"kept")).unwrap();
         for number in 0..3 * WAITED_FOR_MAX {
             drop(admission.wait(Hash::of(&number.to_be_bytes())));

@@ -2,11 +2,16 @@
 //!
 //! A flag beats an environment variable, which beats the file, which beats the default. Unknown keys are errors.
 
-use std::{fs, io, net::SocketAddr, path::Path, time::Duration};
+use std::{io, net::SocketAddr, path::Path, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use tally_types::Address;
 use thiserror::Error;
+
+use crate::files;
+
+/// Most threads that check signatures.
+const SIGNATURE_THREADS_MAX: usize = 1024;
 
 /// Name of the file in a home.
 pub const FILE: &str = "node.toml";
@@ -111,7 +116,7 @@ impl NodeConfig {
     pub fn load(home: &Path) -> Result<NodeConfig, ConfigError> {
         let path = home.join(FILE);
         let shown = path.display().to_string();
-        let text = fs::read_to_string(&path).map_err(|source| ConfigError::Disk { path: shown.clone(), source })?;
+        let text = files::read_text(&path).map_err(|source| ConfigError::Disk { path: shown.clone(), source })?;
         NodeConfig::parse(&text).map_err(|source| ConfigError::Toml { path: shown, source: Box::new(source) })
     }
 
@@ -137,6 +142,9 @@ impl NodeConfig {
         }
         if self.batch_delay >= self.heartbeat {
             return Err(wrong("batch_delay", "must be below heartbeat".into()));
+        }
+        if self.signature_threads > SIGNATURE_THREADS_MAX {
+            return Err(wrong("signature_threads", format!("must be 0 (one per core) to {SIGNATURE_THREADS_MAX}")));
         }
         if self.client_listen == self.peer_listen && self.client_listen.port() != 0 {
             return Err(wrong("peer_listen", "must differ from client_listen".into()));

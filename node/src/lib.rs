@@ -5,6 +5,8 @@
 //! ([`api`]), which reads snapshots and never waits for writes.
 
 #![forbid(unsafe_code)]
+// They panic when nobody takes what they say.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 pub mod admission;
 pub mod api;
@@ -17,6 +19,7 @@ pub mod context;
 pub mod driver;
 pub mod evidence;
 pub mod executor;
+mod files;
 mod incoming;
 pub mod opening;
 pub mod peers;
@@ -25,3 +28,4 @@ pub mod signatures;
 pub mod signing;
 pub mod store;
 pub mod turn;
+mod words;

@@ -9,12 +9,13 @@ use std::{
 
 use tally_consensus::{Action, Config, Event, Machine, Now, Record, Voting};
 use tally_ledger::Ledger;
-use tally_types::{Address, Genesis, Height, SecretKey};
+use tally_types::{Address, Genesis, Height, SecretKey, genesis::GENESIS_BYTES_MAX};
 
 use crate::{
     config::NodeConfig,
     context::Latest,
     executor::{Executor, Job},
+    files,
     run::NodeError,
     signing,
     store::{
@@ -33,7 +34,7 @@ pub const GENESIS_FILE: &str = "genesis.json";
 /// Reads the genesis file of a home.
 pub fn read_genesis(home: &Path) -> Result<Genesis, NodeError> {
     let path = home.join(GENESIS_FILE);
-    let bytes = fs::read(&path).map_err(|source| NodeError::Disk {
+    let bytes = files::read(&path, GENESIS_BYTES_MAX as u64).map_err(|source| NodeError::Disk {
         doing: "read",
         path: path.display().to_string(),
         source,

@@ -149,7 +149,11 @@ pub async fn run(
         latest: latest_seen,
         standing: standing_seen,
         index: opened.index,
-        admission: Admission::new(transactions),
+        admission: Admission::new(transactions).map_err(|source| NodeError::Disk {
+            doing: "start",
+            path: "checker".into(),
+            source,
+        })?,
         evidence,
         started: SystemTime::now(),
         stopping: stopping.clone(),
@@ -216,6 +220,7 @@ pub async fn run(
     let outcome = tokio::select! {
         () = stop => Ok(()),
         Some(result) = thread_ended.recv() => result.and(Err(NodeError::Panicked("driver or executor"))),
+        Some(_) = dialling.join_next() => Err(NodeError::Panicked("stream to a peer")),
         Some(result) = serving.join_next() => match result {
             Ok(result) => result,
             Err(_) => Err(NodeError::Panicked("server")),

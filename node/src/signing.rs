@@ -7,6 +7,8 @@ use tally_types::{Address, Hash, PublicKey, SecretKey, Signature, SignedBytes, h
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+use crate::files;
+
 /// Why a key file cannot be used.
 #[derive(Debug, Error)]
 pub enum KeyError {
@@ -54,7 +56,7 @@ pub fn read_key(path: &Path) -> Result<SecretKey, KeyError> {
     if mode & 0o077 != 0 {
         return Err(KeyError::Open(path.display().to_string()));
     }
-    let text = Zeroizing::new(fs::read_to_string(path).map_err(failed("read"))?);
+    let text = Zeroizing::new(files::read_text(path).map_err(failed("read"))?);
     let mut seed = Zeroizing::new([0; 32]);
     hex::decode_to_slice(text.trim_end(), &mut *seed).map_err(|_| KeyError::Malformed(path.display().to_string()))?;
     Ok(SecretKey::from_seed(&seed))

@@ -1,10 +1,10 @@
 //! A disk without room under a running node: it stops with a word that says what to do, and nothing is lost.
 
-use std::fs;
+use std::{fs, process::Stdio};
 
 use crate::{
     load::{Load, assert_still_final},
-    network::{Network, Plan, until},
+    network::{Network, Plan, tally_node, until},
 };
 
 #[tokio::test]
@@ -66,4 +66,19 @@ async fn a_node_that_cannot_write_its_log_goes_on() {
     network.nodes[0].start();
     network.grow(2).await;
     network.assert_equal().await;
+}
+
+/// Whoever reads the result may be gone, or the disk it goes to full: what was done is done, and the exit code says what was not said.
+#[test]
+fn a_result_that_cannot_be_written_is_told_by_the_exit_code() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("genesis.json");
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut command = tally_node();
+    command.args(["genesis", "new", "--name", "club", "--file"]).arg(&file).stdout(full);
+    let output = command.stderr(Stdio::piped()).spawn().unwrap().wait_with_output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("standard output") && said.contains("was carried out"), "{said}");
+    assert!(file.exists());
 }

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom},
-    process::Stdio,
+    process::{Command, Stdio},
 };
 
 use sha2::{Digest as _, Sha512};
@@ -73,4 +73,22 @@ async fn a_signed_payment_leaves_no_secret_in_memory() {
     ];
     let found = secrets.map(|(what, secret)| (what, places(&memory, secret)));
     assert!(found.iter().all(|(_, places)| places.is_empty()), "{found:#?}");
+}
+
+/// A key that takes more memory to open than there is: a word, and the key as it was.
+#[test]
+fn a_key_that_takes_more_memory_than_there_is_stays_as_it_is() {
+    let wallet = Wallet::new();
+    let before = fs::read(wallet.folder().join("config/keys/alice.key")).unwrap();
+    let command = wallet.command();
+    let program = command.get_program().to_str().unwrap().to_owned();
+    let rename = format!("ulimit -v 60000; exec '{program}' keys rename alice carol");
+    let mut limited = Command::new("sh");
+    limited.args(["-c", &rename]).current_dir(wallet.folder()).stdin(Stdio::null()).stderr(Stdio::piped());
+    limited.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let output = limited.spawn().unwrap().wait_with_output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(8), "{said}");
+    assert!(said.contains("takes 65536 KiB of memory to open"), "{said}");
+    assert_eq!(fs::read(wallet.folder().join("config/keys/alice.key")).unwrap(), before);
 }

@@ -45,6 +45,8 @@ const POLL_GRACE_MAX: Duration = Duration::from_secs(5);
 pub const POLL_TIME_MAX: Duration = Duration::from_secs(30);
 /// Most bytes of one answer: a full block may have 32 MiB.
 const ANSWER_BYTES_MAX: usize = 48 * 1024 * 1024;
+/// Pieces that a genesis file may come in; a node makes 64 of the largest.
+const GENESIS_CHUNKS_MAX: u32 = 1024;
 
 /// A connection to a node.
 #[derive(Clone, Debug)]
@@ -136,11 +138,12 @@ impl Client {
             let asked = Asked { method: "ChainService/GetGenesis", request, limit: self.call_time };
             let answer = self.call(asked, service.get_genesis(self.request(v1::GetGenesisRequest { chunk }))).await;
             let answer = answer.map_err(|status| NodeError::new(&status, &self.node, None))?;
-            // Without end, and without bytes, is no answer.
+            // Without end, and without bytes, is no answer; nor are more pieces than a node makes of the largest.
             let is_empty = answer.data.is_empty();
             bytes.extend(answer.data);
             chunk += 1;
-            if is_empty || bytes.len() > GENESIS_BYTES_MAX || chunk >= answer.chunk_count {
+            let enough = bytes.len() > GENESIS_BYTES_MAX || chunk >= GENESIS_CHUNKS_MAX || chunk >= answer.chunk_count;
+            if is_empty || enough {
                 break;
             }
         }

@@ -16,7 +16,7 @@ use super::{
     usage,
     watch::{Sightings, Watch},
 };
-use crate::cli::Failure;
+use crate::{cli::Failure, words::note};
 
 /// Payments made one at a time.
 pub(super) const PAYMENTS: u64 = 300;
@@ -81,7 +81,7 @@ async fn count_down(seconds: u32, phase: &str, network: &mut Network) -> Result<
     for second in 1..=seconds {
         sleep_until(start + Duration::from_secs(second.into())).await;
         network.check()?;
-        eprintln!("{second:>4} s {phase}");
+        note!("{second:>4} s {phase}");
     }
     Ok(())
 }
@@ -114,7 +114,7 @@ async fn pay(payments: Payments, ways: &[Way], sightings: &Sightings) -> Result<
         paid.finality.push(seen.saturating_sub(start));
         if said.elapsed() >= Duration::from_secs(1) {
             said = Instant::now();
-            eprintln!("     payment {} of {PAYMENTS}", place + 1);
+            note!("     payment {} of {PAYMENTS}", place + 1);
         }
     }
     Ok(paid)

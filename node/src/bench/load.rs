@@ -25,7 +25,7 @@ use super::{
     usage::{self, MachineUsage, Usage},
     watch::{Blocks, Sightings, Watch},
 };
-use crate::cli::Failure;
+use crate::{cli::Failure, words::note};
 
 /// Connections to each node. One carries at most 256 calls at a time, so all together as many as
 /// `--in-flight` may be.
@@ -290,7 +290,7 @@ impl Progress<'_> {
         };
         let (refused, overruns) =
             (self.answers.refused.load(Ordering::Relaxed), self.answers.overruns.load(Ordering::Relaxed));
-        eprintln!(
+        note!(
             "{second:>4} s {phase:<8} offered {offered:>6}/s  final {seen:>6}/s  waiting {waiting:>6}  refused {refused}  overruns {overruns}"
         );
     }

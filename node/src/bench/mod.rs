@@ -22,7 +22,10 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use self::{network::Network, payments::Payments, report::Report};
-use crate::cli::{Failure, interrupted};
+use crate::{
+    cli::{Failure, interrupted},
+    words::{note, say},
+};
 
 /// Most payments of one run: each takes about half a kilobyte of memory until it is sent.
 const PAYMENTS_MAX: u64 = 4_000_000;
@@ -93,8 +96,8 @@ pub async fn run(options: Options) -> Result<(), Failure> {
     };
     let report = Report::new(&options, &machine, measured);
     match options.output {
-        Output::Text => print!("{report}"),
-        Output::Json => println!("{}", serde_json::to_string(&report)?),
+        Output::Text => say!("{}", report.to_string().trim_end()),
+        Output::Json => say!("{}", serde_json::to_string(&report)?),
     }
     Ok(())
 }
@@ -119,7 +122,7 @@ async fn prepare(options: &Options) -> Result<(Network, Payments, Machine), Fail
     if options.throttle {
         network.put_link().await?;
     }
-    eprintln!("measuring signature checks, then signing {} payments", options.payments());
+    note!("measuring signature checks, then signing {} payments", options.payments());
     let signature_checks = signature_rate::measure().await?;
     let lifetime = Duration::from_secs((options.runs() * (options.warmup + options.seconds)).into());
     let payments = accounts.sign(options.payments(), network.chain(), lifetime).await?;

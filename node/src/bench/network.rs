@@ -21,6 +21,7 @@ use crate::{
         setup::{NetworkPlan, addresses, new_network, write_home},
     },
     config::{self, NodeConfig},
+    words::note,
 };
 
 /// Stake of each validator, base units.
@@ -161,7 +162,7 @@ impl Drop for Folder {
             return;
         }
         if let Err(error) = fs::remove_dir_all(&self.path) {
-            eprintln!("the folder {} could not be removed: {error}", self.path.display());
+            note!("the folder {} could not be removed: {error}", self.path.display());
         }
     }
 }

@@ -24,7 +24,7 @@ use tokio::{
 };
 
 use super::{Options, load, network::Network, payments::Payments};
-use crate::cli::Failure;
+use crate::{cli::Failure, words::note};
 
 /// The part of its upload that the first node keeps in the second run.
 const PART: u64 = 10;
@@ -49,7 +49,7 @@ pub(super) async fn run(options: &Options, network: &mut Network, payments: Paym
     let free = load::run(options, network, first, &urls).await?;
     let upload = (link.sent().saturating_sub(sent) as f64 / start.elapsed().as_secs_f64()) as u64;
     link.limit(upload / PART);
-    eprintln!("the first node uploaded {upload} bytes/s; now it has {} bytes/s, and no clients", upload / PART);
+    note!("the first node uploaded {upload} bytes/s; now it has {} bytes/s, and no clients", upload / PART);
     let throttled = load::run(options, network, second, &urls[1..]).await?;
     Ok(Measured { upload, free, throttled })
 }

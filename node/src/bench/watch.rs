@@ -13,7 +13,7 @@ use tally_types::Hash;
 use tonic::transport::{Channel, Endpoint};
 
 use super::payments::{Payments, account_of};
-use crate::cli::Failure;
+use crate::{cli::Failure, words::note};
 
 /// Most bytes of a block with its ids: what a node sends at most.
 const BLOCK_BYTES_MAX: usize = 33 * 1024 * 1024;
@@ -164,7 +164,7 @@ impl Watch {
                 Ok(()) => "the stream ended".into(),
                 Err(status) => status.message().to_owned(),
             };
-            eprintln!("node {}: the stream of blocks broke off ({broken}), resuming", self.node + 1);
+            note!("node {}: the stream of blocks broke off ({broken}), resuming", self.node + 1);
             tokio::time::sleep(RESUMPTION_PAUSE).await;
             if let Ok(stream) = open(&mut self.client, self.next_height).await {
                 self.stream = stream;

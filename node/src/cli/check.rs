@@ -7,6 +7,7 @@ use super::{Failure, HomeOption};
 use crate::{
     check::{self, Checked},
     config::NodeConfig,
+    words::say,
 };
 
 #[derive(Debug, Args)]
@@ -39,32 +40,29 @@ pub fn run(options: &Options) -> Result<(), Failure> {
             "snapshotHeight": snapshot.to_string(),
             "signs": voting == Voting::Allowed,
         });
-        println!("{json}");
+        say!("{json}");
         return Ok(());
     }
-    println!("chain       {chain_id}");
-    println!("height      {} executed, {final_height} final", executed.height);
-    println!("state       {}", executed.state_root);
-    println!("receipts    {}", executed.receipts_root);
-    println!("journal     {} records in {} segments", recovered.records, recovered.segments);
+    say!("chain       {chain_id}");
+    say!("height      {} executed, {final_height} final", executed.height);
+    say!("state       {}", executed.state_root);
+    say!("receipts    {}", executed.receipts_root);
+    say!("journal     {} records in {} segments", recovered.records, recovered.segments);
     if mended > 0 || cut > 0 {
-        println!("mended      {mended} places in the journal, {cut} bytes of a torn tail cut off");
+        say!("mended      {mended} places in the journal, {cut} bytes of a torn tail cut off");
     }
     if recovered.records_lost > 0 {
-        println!(
-            "lost        {} batches or results; they come again from peers, or by executing",
-            recovered.records_lost
-        );
+        say!("lost        {} batches or results; they come again from peers, or by executing", recovered.records_lost);
     }
-    println!("index       {indexed} blocks, every page checks");
+    say!("index       {indexed} blocks, every page checks");
     match snapshot {
-        0 => println!("snapshot    none used"),
-        height => println!("snapshot    of height {height}"),
+        0 => say!("snapshot    none used"),
+        height => say!("snapshot    of height {height}"),
     }
     match voting {
-        Voting::Allowed => println!("validator   signs"),
-        Voting::From(Some(epoch)) => println!("validator   follows, and signs from epoch {epoch} on"),
-        Voting::From(None) => println!("validator   follows: its journal is lost or restored"),
+        Voting::Allowed => say!("validator   signs"),
+        Voting::From(Some(epoch)) => say!("validator   follows, and signs from epoch {epoch} on"),
+        Voting::From(None) => say!("validator   follows: its journal is lost or restored"),
     }
     Ok(())
 }

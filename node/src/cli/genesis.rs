@@ -1,15 +1,18 @@
 //! Writing and checking genesis files.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use clap::{Args, Subcommand};
 use tally_types::{
     Address, Genesis, Hash, Params, PublicKey,
-    genesis::{FORMAT, GenesisAccount, GenesisFile, GenesisValidator},
+    genesis::{FORMAT, GENESIS_BYTES_MAX, GenesisAccount, GenesisFile, GenesisValidator},
 };
 
 use super::{Failure, parse_address};
-use crate::driver::unix_millis;
+use crate::{driver::unix_millis, files, words::say};
 
 #[derive(Debug, Subcommand)]
 pub enum GenesisCommand {
@@ -108,10 +111,14 @@ pub fn run(command: &GenesisCommand) -> Result<(), Failure> {
         }),
         GenesisCommand::Validate(options) => validate(options),
         GenesisCommand::Hash(options) => {
-            println!("{}", Hash::of(&fs::read(&options.file)?));
+            say!("{}", Hash::of(&read(&options.file)?));
             Ok(())
         }
     }
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, Failure> {
+    Ok(files::read(file, GENESIS_BYTES_MAX as u64).map_err(|error| format!("{}: {error}", file.display()))?)
 }
 
 fn new(options: &NewOptions) -> Result<(), Failure> {
@@ -137,13 +144,13 @@ fn new(options: &NewOptions) -> Result<(), Failure> {
         return Err(format!("{} exists; it was left as it is", path.display()).into());
     }
     fs::write(path, file.encode()?)?;
-    println!("{} written; add accounts and validators, then run `tally-node genesis validate`", path.display());
+    say!("{} written; add accounts and validators, then run `tally-node genesis validate`", path.display());
     Ok(())
 }
 
 /// Changes a file that need not be whole yet; the supply grows with what is added.
 fn change(option: &FileOption, adds: u64, act: impl FnOnce(&mut GenesisFile)) -> Result<(), Failure> {
-    let mut file = GenesisFile::parse(&fs::read(&option.file)?)?;
+    let mut file = GenesisFile::parse(&read(&option.file)?)?;
     file.total_supply = file.total_supply.checked_add(adds).ok_or("the supply would be more than 2^64-1")?;
     act(&mut file);
     // Written beside and renamed: an interruption leaves the old file or the new one.
@@ -153,19 +160,19 @@ fn change(option: &FileOption, adds: u64, act: impl FnOnce(&mut GenesisFile)) ->
 }
 
 fn validate(option: &FileOption) -> Result<(), Failure> {
-    let genesis = Genesis::parse(&fs::read(&option.file)?)?;
-    println!("chain id:     {}", genesis.chain.id);
-    println!("genesis hash: {}", genesis.chain.genesis_hash);
-    println!("supply:       {} {}", genesis.decimals.format(genesis.total_supply), genesis.symbol);
-    println!("accounts:     {}", genesis.accounts.len());
-    println!(
+    let genesis = Genesis::parse(&read(&option.file)?)?;
+    say!("chain id:     {}", genesis.chain.id);
+    say!("genesis hash: {}", genesis.chain.genesis_hash);
+    say!("supply:       {} {}", genesis.decimals.format(genesis.total_supply), genesis.symbol);
+    say!("accounts:     {}", genesis.accounts.len());
+    say!(
         "validators:   {} (quorum {} of {} stake)",
         genesis.validators.len(),
         genesis.validators.quorum(),
         genesis.validators.total()
     );
     for (member, moniker) in genesis.validators.members().iter().zip(&genesis.monikers) {
-        println!("  {} stake {} consensus key {} {moniker}", member.address, member.stake, member.key);
+        say!("  {} stake {} consensus key {} {moniker}", member.address, member.stake, member.key);
     }
     Ok(())
 }

@@ -22,7 +22,11 @@ use super::{
     Failure, WalletPlan, WriteWallet, interrupted,
     setup::{NetworkPlan, addresses, new_network, remove_folder, write_home},
 };
-use crate::{opening::GENESIS_FILE, signing};
+use crate::{
+    opening::GENESIS_FILE,
+    signing,
+    words::{note, say},
+};
 
 /// Marks a folder as one that `--reset` may remove.
 const MARKER: &str = "localnet.txt";
@@ -102,7 +106,7 @@ pub async fn run(options: Options, write_wallet: WriteWallet) -> Result<(), Fail
         () = &mut stopped => {}
         () = watch(&mut nodes) => {}
     }
-    eprintln!("stopping {count} validators");
+    note!("stopping {count} validators");
     stop_all(&mut nodes).await;
     Ok(())
 }
@@ -188,7 +192,7 @@ pub(crate) fn start(home: &Path, number: usize, base_port: u16) -> Result<Node, 
 /// Waits until every node knows a first block.
 pub(crate) async fn first_block(nodes: &mut [Node]) -> Result<(), Failure> {
     let deadline = Instant::now() + FIRST_BLOCK;
-    eprintln!("starting {} validators; waiting for the first block", nodes.len());
+    note!("starting {} validators; waiting for the first block", nodes.len());
     loop {
         let mut ready = 0;
         for node in nodes.iter_mut() {
@@ -231,36 +235,31 @@ async fn status_of(url: &str) -> Option<GetNodeStatusResponse> {
 fn print_welcome(home: &Path, genesis: &Genesis, nodes: &[Node]) {
     let count = nodes.len();
     let faults = genesis.validators.len().saturating_sub(1) / 3;
-    println!("\nTally network {} is up: {count} validators.", genesis.chain.id);
+    say!("\nTally network {} is up: {count} validators.", genesis.chain.id);
     match faults {
-        0 => println!("It tolerates no fault: with one validator down, nothing becomes final. Use --nodes 4 or more."),
-        1 => println!("It tolerates one faulty validator."),
-        faults => println!("It tolerates {faults} faulty validators."),
+        0 => say!("It tolerates no fault: with one validator down, nothing becomes final. Use --nodes 4 or more."),
+        1 => say!("It tolerates one faulty validator."),
+        faults => say!("It tolerates {faults} faulty validators."),
     }
-    println!("\nClient endpoints (gRPC, with reflection):");
+    say!("\nClient endpoints (gRPC, with reflection):");
     for node in nodes {
-        println!("  {}", node.url);
+        say!("  {}", node.url);
     }
-    println!(
-        "\nAccounts with {} {} each: {}",
-        genesis.decimals.format(Amount(FUNDS)),
-        genesis.symbol,
-        FUNDED.join(", ")
-    );
+    say!("\nAccounts with {} {} each: {}", genesis.decimals.format(Amount(FUNDS)), genesis.symbol, FUNDED.join(", "));
     let wallet =
         std::env::current_exe().ok().map(|path| path.with_file_name("tally-wallet")).filter(|path| path.exists());
     let wallet = match wallet {
         Some(path) => path.display().to_string(),
         None => "cargo run --quiet --release --bin tally-wallet --".to_owned(),
     };
-    println!("\nIn another terminal, use the wallet of this network:");
-    println!("  export TALLY_CONFIG_DIR='{}' TALLY_PASSPHRASE={PASSPHRASE}", home.join("wallet").display());
-    println!("\nThen, for example:");
-    println!("  {wallet} balance");
-    println!("  {wallet} send bob 12.5 --yes");
-    println!("  {wallet} keys new dave --words-file dave.words");
-    println!("  {wallet} create-account dave 100 --yes");
-    println!("\nCtrl-C stops the network; the same command starts it again where it stood.");
+    say!("\nIn another terminal, use the wallet of this network:");
+    say!("  export TALLY_CONFIG_DIR='{}' TALLY_PASSPHRASE={PASSPHRASE}", home.join("wallet").display());
+    say!("\nThen, for example:");
+    say!("  {wallet} balance");
+    say!("  {wallet} send bob 12.5 --yes");
+    say!("  {wallet} keys new dave --words-file dave.words");
+    say!("  {wallet} create-account dave 100 --yes");
+    say!("\nCtrl-C stops the network; the same command starts it again where it stood.");
 }
 
 /// Says when a node falls, and how to start it again. Ends when all are down.
@@ -271,7 +270,7 @@ async fn watch(nodes: &mut [Node]) {
             if let Ok(Some(status)) = node.child.try_wait() {
                 node.down = true;
                 let program = std::env::current_exe().map_or("tally-node".into(), |path| path.display().to_string());
-                eprintln!(
+                note!(
                     "validator {} ended with {status}; its log: {}\nstart it again with\n  {program} start --home {}",
                     node.number,
                     node.home.join("node.log").display(),
@@ -293,7 +292,7 @@ pub(crate) async fn stop_all(nodes: &mut [Node]) {
     let deadline = Instant::now() + GOODBYE;
     for node in nodes.iter_mut() {
         if tokio::time::timeout_at(deadline, node.child.wait()).await.is_err() {
-            eprintln!("validator {} did not end in time and is killed", node.number);
+            note!("validator {} did not end in time and is killed", node.number);
             let _ = node.child.kill().await;
         }
     }

@@ -17,7 +17,7 @@ use clap::{Args, Parser, Subcommand};
 use tally_types::{Address, SecretKey, genesis::Chain};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::{config::NodeConfig, run};
+use crate::{config::NodeConfig, run, words};
 
 /// Failures that reach a person: what happened, why, and what to do next.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -129,7 +129,11 @@ pub fn main(write_wallet: WriteWallet) -> ExitCode {
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false);
     // A log that cannot be written, on a full disk, is told nowhere: telling it on standard error, which it is, would panic.
     log.log_internal_errors(false).init();
-    match dispatch(cli.command, write_wallet) {
+    let done = dispatch(cli.command, write_wallet).and_then(|()| {
+        let unsaid = |error| Failure::from(format!("standard output: {error}; the command itself was carried out"));
+        words::unsaid().map_or(Ok(()), |error| Err(unsaid(error)))
+    });
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // The exit code tells whoever cannot be told in words.

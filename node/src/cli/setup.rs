@@ -12,13 +12,14 @@ use clap::{Args, Subcommand};
 use tally_consensus::Record;
 use tally_types::{
     Address, Genesis, Hash, Params, SecretKey,
-    genesis::{FORMAT, GenesisAccount, GenesisFile, GenesisValidator},
+    genesis::{FORMAT, GENESIS_BYTES_MAX, GenesisAccount, GenesisFile, GenesisValidator},
 };
 
 use super::{Failure, HomeOption};
 use crate::{
     config::{self, NodeConfig, PeerConfig},
     driver::unix_millis,
+    files,
     opening::GENESIS_FILE,
     signing,
     store::{
@@ -28,6 +29,7 @@ use crate::{
         journal::{Journal, JournalConfig},
     },
     turn,
+    words::{note, say},
 };
 
 #[derive(Debug, Args)]
@@ -185,7 +187,7 @@ fn begin_journal(home: &Home, genesis: &Hash) -> Result<(), Failure> {
 
 pub fn init(options: &InitOptions) -> Result<(), Failure> {
     let folder = &options.home.home;
-    let genesis = options.genesis.as_ref().map(fs::read).transpose()?;
+    let genesis = options.genesis.as_ref().map(|file| files::read(file, GENESIS_BYTES_MAX as u64)).transpose()?;
     if let Some(bytes) = &genesis {
         Genesis::parse(bytes)?;
     }
@@ -207,14 +209,14 @@ pub fn init(options: &InitOptions) -> Result<(), Failure> {
         begin_journal(&home, &Hash::of(bytes))?;
     }
     let key = signing::read_key(&home.key_file())?.public_key();
-    println!("consensus public key: {key}");
+    say!("consensus public key: {key}");
     let shown = folder.display();
     match genesis {
-        Some(_) => println!(
+        Some(_) => say!(
             "next: list the other validators as [[peer]] in {shown}/{}, then\n  tally-node start --home {shown}",
             config::FILE
         ),
-        None => println!(
+        None => say!(
             "next: have this key put into the genesis file (tally-node genesis add-validator), then\n  tally-node init --home {shown} --genesis genesis.json"
         ),
     }
@@ -245,14 +247,14 @@ pub fn testnet(command: &TestnetCommand) -> Result<(), Failure> {
     }
     let bytes = network.genesis.encode()?;
     fs::write(options.out.join(GENESIS_FILE), &bytes)?;
-    println!("{count} homes in {}, genesis hash {}", options.out.display(), Hash::of(&bytes));
+    say!("{count} homes in {}, genesis hash {}", options.out.display(), Hash::of(&bytes));
     if options.accounts.iter().all(|(_, balance)| *balance == 0) {
-        eprintln!(
+        note!(
             "warning: no account has tokens, and none can be made later: nobody will ever pay. Give --account \
              ADDRESS=AMOUNT, with an address of `tally-wallet keys new`"
         );
     }
-    println!("next: copy each folder to its machine and run there\n  tally-node start --home node1");
+    say!("next: copy each folder to its machine and run there\n  tally-node start --home node1");
     Ok(())
 }
 
@@ -275,7 +277,7 @@ pub fn addresses(count: usize, hosts: &[IpAddr], base_port: u16) -> Result<Vec<(
 pub fn keys(command: &KeysCommand) -> Result<(), Failure> {
     let KeysCommand::Show(home) = command;
     let key = signing::read_key(&home.home.join("validator.key"))?;
-    println!("{}", key.public_key());
+    say!("{}", key.public_key());
     Ok(())
 }
 
@@ -288,10 +290,7 @@ pub fn reindex(folder: &Path) -> Result<(), Failure> {
         Err(error) if !path.exists() => tracing::debug!(%error, "there was no index"),
         Err(error) => return Err(error.into()),
     }
-    println!(
-        "the index is gone; the next `tally-node start --home {}` makes it anew from the journal",
-        folder.display()
-    );
+    say!("the index is gone; the next `tally-node start --home {}` makes it anew from the journal", folder.display());
     Ok(())
 }
 

@@ -6,6 +6,7 @@ use clap::Args;
 use tally_proto::v1::{GetNodeStatusRequest, SyncState, node_service_client::NodeServiceClient};
 
 use super::Failure;
+use crate::words::say;
 
 #[derive(Debug, Args)]
 pub struct Options {
@@ -40,25 +41,27 @@ pub async fn run(options: &Options) -> Result<(), Failure> {
             "mempoolSize": status.mempool_size,
             "rejectedMessages": status.rejected_messages,
         });
-        println!("{json}");
+        say!("{json}");
         return Ok(());
     }
-    println!("chain      {}", status.chain_id);
-    println!("state      {}", state.trim_start_matches("SYNC_STATE_").to_lowercase());
-    println!(
+    say!("chain      {}", status.chain_id);
+    say!("state      {}", state.trim_start_matches("SYNC_STATE_").to_lowercase());
+    say!(
         "height     {} executed, {} final, {} seen",
-        status.executed_height, status.latest_height, status.highest_seen_height
+        status.executed_height,
+        status.latest_height,
+        status.highest_seen_height
     );
-    println!("agreement  epoch {}, view {}", status.current_epoch, status.current_view);
-    println!("peers      {} connected", status.peer_count);
-    println!("pending    {} transactions", status.mempool_size);
+    say!("agreement  epoch {}, view {}", status.current_epoch, status.current_view);
+    say!("peers      {} connected", status.peer_count);
+    say!("pending    {} transactions", status.mempool_size);
     match (status.validator.as_str(), status.observer_reason.as_str()) {
-        ("", "") => println!("validator  no"),
-        ("", reason) => println!("validator  not signing: {reason}"),
-        (address, _) => println!("validator  {address}"),
+        ("", "") => say!("validator  no"),
+        ("", reason) => say!("validator  not signing: {reason}"),
+        (address, _) => say!("validator  {address}"),
     }
     for (reason, count) in &status.rejected_messages {
-        println!("dropped    {count} messages: {reason}");
+        say!("dropped    {count} messages: {reason}");
     }
     Ok(())
 }

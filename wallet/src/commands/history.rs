@@ -45,9 +45,10 @@ pub async fn run(context: &Context, account: Option<&str>, options: Options) -> 
     let limit = usize::try_from(options.limit).unwrap_or(usize::MAX);
     loop {
         let page = session.nodes.history_page(&query, token).await?;
+        // A node that returns its token again, or new ones with nothing, would keep us here for ever.
+        let is_last =
+            page.next_page_token.is_empty() || page.next_page_token == query.page_token || page.transactions.is_empty();
         records.extend(page.transactions.into_iter().take(limit.saturating_sub(records.len())));
-        // A node that returns its token again would keep us here for ever.
-        let is_last = page.next_page_token.is_empty() || page.next_page_token == query.page_token;
         if records.len() >= limit || is_last {
             break;
         }

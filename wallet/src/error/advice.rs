@@ -107,6 +107,7 @@ fn keystore_next_step(error: &KeystoreError) -> &'static str {
         KeystoreError::File { problem: FormatError::Passphrase, .. } => {
             "try again; without the passphrase the key comes back only from its words: tally-wallet keys import NAME"
         }
+        KeystoreError::File { problem: FormatError::Memory { .. }, .. } => "try again where there is more memory",
         KeystoreError::File { .. } => {
             "move the file away and bring the key back from its words: tally-wallet keys import NAME"
         }

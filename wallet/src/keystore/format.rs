@@ -125,6 +125,12 @@ pub enum FormatError {
         lanes = KdfParams::LANES_MAX
     )]
     KdfParams(KdfParams),
+    /// The system does not give the memory that Argon2id takes.
+    #[error("takes {kib} KiB of memory to open, which this system does not give")]
+    Memory {
+        /// How much.
+        kib: u32,
+    },
     /// The cipher's tag does not fit.
     #[error("does not open with this passphrase (or it was altered since it was written)")]
     Passphrase,
@@ -220,7 +226,8 @@ fn cipher(header: &Header, passphrase: &str) -> Result<XChaCha20Poly1305, Format
         .expect("our bounds lie inside those of Argon2");
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
         .hash_password_into(passphrase.as_bytes(), &header.salt, key.as_mut_slice())
-        .expect("salt and output have lengths that Argon2 takes");
+        // Salt and output have lengths that Argon2 takes: what is left is memory.
+        .map_err(|_| FormatError::Memory { kib: kdf.memory_kib })?;
     Ok(XChaCha20Poly1305::new_from_slice(key.as_slice()).expect("the key has 32 bytes"))
 }
 

@@ -137,7 +137,7 @@ impl World {
             latest: latest_seen,
             standing: standing_seen,
             index: Arc::new(Index::in_memory(hash.as_bytes()).unwrap()),
-            admission: Admission::new(to_driver),
+            admission: Admission::new(to_driver).unwrap(),
             evidence: EvidenceBook::default(),
             started: SystemTime::now(),
             stopping: stopping_seen,

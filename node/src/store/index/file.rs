@@ -26,7 +26,7 @@ pub(super) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta
 /// Height: hash, header, certificate, batches. The highest key is the height of the index.
 pub(super) const BLOCKS: TableDefinition<u64, &[u8]> = TableDefinition::new("blocks");
 /// Block hash: height.
-const HASHES: TableDefinition<[u8; 32], u64> = TableDefinition::new("hashes");
+pub(super) const HASHES: TableDefinition<[u8; 32], u64> = TableDefinition::new("hashes");
 /// Height and index: id, receipt, transaction.
 const TRANSACTIONS: TableDefinition<[u8; PLACE_BYTES], &[u8]> = TableDefinition::new("transactions");
 /// Transaction id: height and index.
@@ -208,7 +208,16 @@ impl IndexFile {
 
     /// Height of the block with this hash.
     pub(super) fn block_height_by_hash(&self, hash: &[u8; 32]) -> Result<Option<u64>, IndexError> {
-        self.read(|transaction| Ok(transaction.open_table(HASHES)?.get(hash)?.map(|height| height.value())))
+        self.read(|transaction| {
+            let Some(height) = transaction.open_table(HASHES)?.get(hash)? else { return Ok(None) };
+            let height = height.value();
+            let block = transaction.open_table(BLOCKS)?;
+            let block = block.get(height)?.map(|value| codec::read_block(height, value.value())).transpose()?;
+            match block.is_some_and(|block| block.hash == *hash) {
+                true => Ok(Some(height)),
+                false => Err(IndexError::damaged("a hash leads to another block")),
+            }
+        })
     }
 
     /// The transaction with this id.

@@ -4,7 +4,10 @@ use std::fs;
 
 use redb::{Database, ReadableTable as _};
 
-use super::{file::BLOCKS, file::META, file::META_FORMAT, *};
+use super::{
+    file::{BLOCKS, HASHES, META, META_FORMAT},
+    *,
+};
 
 const GENESIS: [u8; 32] = [5; 32];
 
@@ -276,6 +279,24 @@ fn a_height_whose_block_does_not_check_is_not_believed() {
     drop(index);
     let error = Index::open(&file, &GENESIS).unwrap_err();
     assert!(error.is_cured_by_rebuilding(), "{error}");
+}
+
+#[test]
+fn a_hash_that_leads_to_another_block_is_not_believed() {
+    let index = IndexFile::in_memory(&GENESIS).unwrap();
+    index.apply(&blocks(1..=9)).unwrap();
+    let hash = block(5).hash;
+    assert_eq!(index.block_height_by_hash(&hash).unwrap(), Some(5));
+    for other in [4, 1 << 40] {
+        let flipped = |database: &Database| {
+            let transaction = database.begin_write()?;
+            transaction.open_table(HASHES)?.insert(hash, other)?;
+            Ok(transaction.commit()?)
+        };
+        index.guarded(flipped).unwrap();
+        let error = index.block_height_by_hash(&hash).unwrap_err();
+        assert!(error.is_cured_by_rebuilding(), "{error}");
+    }
 }
 
 #[test]
