@@ -53,7 +53,7 @@ pub enum Violation {
     /// An alarm that no faulty leader explains.
     Alarm,
     /// A node that keeps the protocol found what another such node sent to be forged or out of shape.
-    HungUp,
+    Blamed,
     /// More is kept than the bounds allow.
     Bounds,
 }

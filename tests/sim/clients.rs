@@ -268,15 +268,18 @@ impl World {
         });
         let amount = match wrong {
             Wrong::Unfunded => self.genesis.total_supply.0,
-            Wrong::Overdraft => {
-                let account = self.nodes[node].ledger.state().account(&keys::client(client));
-                (account.map_or(0, |account| account.balance.0) / 3 * 2).max(1)
-            }
+            // Whoever is poor already could not pay the fees of what is on the way.
+            Wrong::Overdraft if self.balance(client, node) > 1 << 40 => self.balance(client, node) / 3 * 2,
             _ => 1 + self.rng.below(1000),
         };
         let creation =
             self.rng.percent(self.setup.load.creations) && !matches!(wrong, Wrong::Unfunded | Wrong::Overdraft);
         Draft { client, nonce, wrong, creation, amount, expire_time }
+    }
+
+    fn balance(&self, client: usize, node: usize) -> u64 {
+        let account = self.nodes[node].ledger.state().account(&keys::client(client));
+        account.map_or(0, |account| account.balance.0)
     }
 
     /// What the API of a node does with a submission. The bytes, if it takes them.
@@ -300,10 +303,15 @@ impl World {
         let state = &self.nodes[node];
         let highest = state.on_the_way.highest(&sender);
         let judged = verified.map(|verified| (state.ledger.admit(now, highest, &verified), verified));
-        if let Some((Err(Rejection::Discard(Discard::NonceTooHigh { .. })), _)) = &judged
+        if let Some((Err(Rejection::Discard(discard)), _)) = &judged
+            && matches!(
+                discard,
+                Discard::NonceTooHigh { .. } | Discard::NonceTooLow { .. } | Discard::NonceInUse { .. }
+            )
+            && wrong != Wrong::UsedNonce
             && self.home(client) == node
         {
-            // What the client sent before is lost: it goes on from where the node stands.
+            // What the client sent before is lost, or the node was behind: it goes on from where the node stands.
             let known = state.ledger.state().account(&sender).map_or(Nonce(0), |account| account.nonces.highest());
             self.clients.nonces[client] = known.max(highest).0;
             self.clients.disturbed.insert(sender);

@@ -84,7 +84,8 @@ impl World {
         let (kind, epoch, signer, view, what) = said(message)?;
         let node = &mut self.nodes[to];
         let agreement = node.machine.as_ref()?.agreement();
-        if !node.correct || epoch != agreement.epoch() {
+        // Its own votes come another way.
+        if !node.correct || epoch != agreement.epoch() || agreement.me() == Some(signer) {
             return None;
         }
         let (here, floor) = (agreement.view(), agreement.floor());
@@ -132,6 +133,10 @@ impl World {
         let excused = self.nodes[culprit].excused_up_to.is_some_and(|epoch| evidence.epoch <= epoch);
         if self.nodes[culprit].honest && !excused {
             self.violate(Violation::BadEvidence, format!("{node} convicts {culprit}, who is honest: {evidence:?}"));
+        }
+        if !self.nodes[culprit].correct && self.nodes[culprit].behaviour.is_none() {
+            // Twins lie by being two.
+            self.note_lie(culprit);
         }
         let key = self.nodes[culprit].signer.key;
         let holds = [&evidence.first, &evidence.second].into_iter().all(|(bytes, signature)| {

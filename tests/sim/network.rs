@@ -188,12 +188,17 @@ impl World {
         }
     }
 
-    /// Rule P2: what does not verify is dropped and ends that connection; it comes up again soon. Nobody honest says such things.
+    /// Nobody who keeps the protocol says what another such node cannot use.
+    fn blame(&mut self, to: usize, from: usize, what: &str) {
+        if self.nodes[from].correct && self.nodes[to].correct {
+            self.violate(Violation::Blamed, format!("{to} got from {from}: {what}"));
+        }
+    }
+
+    /// Rule P2: what does not verify is dropped and ends that connection; it comes up again soon.
     fn end_connection(&mut self, to: usize, from: usize, why: &str) {
         self.note(to as u64 ^ 0xf0, || format!("{to} hangs up on {from}: {why}"));
-        if self.nodes[from].correct && self.nodes[to].correct {
-            self.violate(Violation::HungUp, format!("{to} hangs up on {from}: {why}"));
-        }
+        self.blame(to, from, why);
         let due = self.hung_up.get(&(to, from)).copied().unwrap_or(0);
         if due <= self.now {
             self.hung_up.insert((to, from), self.now + 500);
@@ -215,9 +220,11 @@ impl World {
 
     /// A peer asks: the behaviour of a Byzantine one may keep silent.
     pub fn answer(&mut self, node: usize, from: usize, fetch: Fetch) {
-        if self.nodes[node].behaviour.as_mut().is_some_and(|behaviour| !behaviour.answers(&fetch)) {
-            self.note_lie(node);
+        if self.nodes[node].machine.is_none() {
             return;
+        }
+        if self.nodes[node].behaviour.as_mut().is_some_and(|behaviour| !behaviour.answers(&fetch)) {
+            return self.note_lie(node);
         }
         let Some(machine) = &self.nodes[node].machine else { return };
         let first = if let Fetch::Blocks { from, .. } = &fetch { from.0 } else { 0 };
@@ -286,18 +293,28 @@ impl World {
             }
             Answer::Batches(batches) => {
                 // Up to the first that is none: the rest of the answer is not read.
-                Event::Batches(batches.into_iter().take_while(|batch| self.has_good_transactions(batch)).collect())
+                let good = batches.iter().take_while(|batch| self.has_good_transactions(batch)).count();
+                if good < batches.len() {
+                    self.blame(to, from, "an answer with a batch of transactions that nobody signed");
+                }
+                Event::Batches(batches.into_iter().take(good).collect())
             }
             Answer::Blocks(mut blocks) => {
-                let from = self.nodes[from].signer.address;
-                let judgement = self.nodes[to].sets.judge_blocks(self.keys.genesis(), &mut blocks);
-                let holds = match judgement {
-                    Judgement::Check(checks) => checks.iter().all(|check| self.keys.holds(check)),
-                    Judgement::Ahead | Judgement::Over | Judgement::Drop(_) => false,
+                let (holds, is_false) = match self.nodes[to].sets.judge_blocks(self.keys.genesis(), &mut blocks) {
+                    Judgement::Check(checks) => {
+                        let holds = checks.iter().all(|check| self.keys.holds(check));
+                        (holds, !holds)
+                    }
+                    Judgement::Ahead | Judgement::Over => (false, false),
+                    Judgement::Drop(_) => (false, true),
                 };
+                if is_false {
+                    self.blame(to, from, "an answer that is forged, or out of shape");
+                }
                 if !holds {
                     blocks.clear();
                 }
+                let from = self.nodes[from].signer.address;
                 if !blocks.is_empty() {
                     self.marks.hit(Mark::RangeFetched);
                 }

@@ -177,10 +177,6 @@ impl World {
                 if self.nodes[node].behaviour.as_mut().is_none_or(|behaviour| behaviour.hears_itself(&message)) {
                     own.push(message);
                 }
-                // Twins lie by being two.
-                if !self.nodes[node].correct && self.nodes[node].behaviour.is_none() {
-                    self.note_lie(node);
-                }
             }
             Action::Broadcast(message) => self.say(node, None, &message),
             Action::Send(to, message) => self.say(node, Some(self.index(&to)), &message),
@@ -236,7 +232,8 @@ impl World {
         if let Some(mut behaviour) = self.nodes[node].behaviour.take() {
             let said = self.let_act(node, |scene| behaviour.on_send(scene, to, message));
             self.nodes[node].behaviour = Some(behaviour);
-            if said != [(to, message.clone())] {
+            let honest = self.one_by_one(node, &[(to, message.clone())]);
+            if self.one_by_one(node, &said) != honest {
                 self.note_lie(node);
             }
             return;
@@ -259,6 +256,14 @@ impl World {
         }
         let next = 50 + self.rng.below(400);
         self.at(next, Happening::Mischief { node });
+    }
+
+    /// Who is told what, whether by a word to all or by one to each.
+    fn one_by_one(&self, node: usize, said: &[(Option<usize>, Message)]) -> Vec<(usize, Message)> {
+        let me = self.nodes[node].validator;
+        let to = |to: &Option<usize>| to.map_or(0..self.setup.stakes.len(), |to| to..to + 1);
+        let each = said.iter().flat_map(|(whom, message)| to(whom).map(|one| (one, message.clone())));
+        each.filter(|(to, _)| *to != me).collect()
     }
 
     /// A Byzantine validator did something that its machine would not do.

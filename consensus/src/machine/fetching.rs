@@ -123,7 +123,8 @@ pub(super) struct Fetching {
     /// An answer ended before the certificate that would have proved it: until one comes that does not, only headers up to it are
     /// asked for.
     proof_first: bool,
-    /// Up to here blocks became final by headers alone that came with a range: nobody is about to send their batches.
+    /// Up to here nobody is about to send batches: these blocks became final by headers alone that came with a range, or lie behind one
+    /// whose payload had to be asked for.
     bare_to: Height,
     /// Who was asked for a range of blocks, and from when on that took too long. An answer is taken however late it comes: it
     /// proves itself.
@@ -234,12 +235,17 @@ impl Machine {
     /// the payload of one that is final here is missing.
     fn fetch_range(&mut self, out: &mut Vec<Action>) {
         let (now, tip) = (self.now.mono_ms, self.chain.tip_height());
-        let gap = self.fetching.payload_gap.filter(|(_, due)| *due <= now).map(|(height, _)| height);
-        let from = gap.unwrap_or(tip.next());
-        let claims = |peer: &super::Peer| peer.far_ahead || peer.final_height >= from;
         // Its own HAVEs made this replica one of those heard.
-        let others = self.peers.iter().filter(|(address, _)| Some(**address) != self.config.me);
-        let ahead: Vec<Address> = others.filter(|(_, peer)| claims(peer)).map(|(address, _)| *address).collect();
+        let others = || self.peers.iter().filter(|(address, _)| Some(**address) != self.config.me);
+        // Final blocks are given once they are executed; the payload of those just made final may still come by itself.
+        let claims = |peer: &super::Peer, gap: Option<Height>| {
+            let claimed = peer.final_height;
+            peer.far_ahead || gap.map_or(claimed > tip, |height| claimed.min(peer.executed) >= height)
+        };
+        let due = self.fetching.payload_gap.filter(|(_, due)| *due <= now).map(|(height, _)| height);
+        let gap = due.filter(|height| others().any(|(_, peer)| claims(peer, Some(*height))));
+        let from = gap.unwrap_or(tip.next());
+        let ahead: Vec<Address> = others().filter(|(_, peer)| claims(peer, gap)).map(|(address, _)| *address).collect();
         if ahead.is_empty() {
             self.fetching.lag_since_ms = None;
             self.fetching.behind = false;
@@ -371,11 +377,11 @@ impl Machine {
         let withheld = known.first().is_some_and(|first| self.fits_what_waits(first) == Some(false));
         let (filled, without_gap) = self.fill_payload(known, out);
         let range = self.usable_range(above);
-        // Headers are taken from whoever withholds the payload that was asked for, but nobody has all the turns by that.
         if filled {
             // It had to be asked for: what lies behind it does not come by itself either.
             self.fetching.bare_to = self.fetching.bare_to.max(tip);
         }
+        // Headers are taken from whoever withholds the payload that was asked for, but nobody has all the turns by that.
         if withheld {
             self.note_failure(from);
         } else if filled || range.is_some() {

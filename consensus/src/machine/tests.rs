@@ -81,7 +81,7 @@ fn have(signer: u32, counter: u64, tips: Vec<Tip>) -> Event {
 }
 
 fn have_at(signer: u32, counter: u64, tips: Vec<Tip>, final_height: Height) -> Message {
-    let vector = HaveVector { epoch: Epoch(0), counter, tips, executed: Height(0), view: View(1), final_height };
+    let vector = HaveVector { epoch: Epoch(0), counter, tips, executed: final_height, view: View(1), final_height };
     let bytes = vector.encode();
     Message::Have(Arc::new(Have { vector, bytes, signer, signature: Signature([signer as u8; 64]) }))
 }

@@ -578,3 +578,47 @@ fn rule_s2_above_an_epoch_nothing_is_asked_for_before_the_next_can_be_entered() 
     assert_eq!(machine.agreement().epoch(), Epoch(2));
     assert_eq!(range_asked(&out).map(|(_, from)| from), Some(Height(3)));
 }
+
+/// What it cannot enter the next epoch without is asked for all the same, but only of those who have executed it: nobody else gives it.
+#[test]
+fn rule_s2_payload_that_an_epoch_waits_for_is_asked_of_those_who_have_executed_it() {
+    let (mut machine, header, batches) = short_epochs();
+    machine.resume(NOW, &mut Vec::new());
+    let mut next = header.clone();
+    (next.epoch, next.height, next.parent) = (Epoch(1), Height(2), Header::new(header.clone()).hash());
+    (next.time, next.cut) = (UnixMillis(header.time.0 + 1), vec![Tip::START; 4]);
+    let [first, second] = [&header, &next].map(|fields| FetchedBlock {
+        header: Header::new(fields.clone()),
+        batches: Vec::new(),
+        commit: Some(committed(fields)),
+    });
+    let tell = |machine: &mut Machine, ms: u64, executed: u64| {
+        let (tips, view, counter) = (vec![Tip::START; 4], View(1), ms);
+        let (executed, final_height) = (Height(executed), Height(90));
+        let epoch = machine.agreement().epoch();
+        let vector = HaveVector { epoch, counter, tips, executed, view, final_height };
+        let have = Have { bytes: vector.encode(), vector, signer: 1, signature: Signature([1; 64]) };
+        let mut out = Vec::new();
+        let message = Message::Have(Arc::new(have));
+        machine.handle(later(ms), Event::Message { from: Address([2; 32]), message }, &mut out);
+        machine.handle(later(ms + 10), Event::Tick, &mut out);
+        range_asked(&out)
+    };
+    let mut asked = tell(&mut machine, 100, 0).unwrap();
+    for (height, block) in [(1, &first), (2, &second)] {
+        assert_eq!(asked.1, Height(height));
+        give(&mut machine, &mut asked, vec![block.clone()]);
+    }
+    assert_eq!((machine.status().final_height, machine.agreement().epoch()), (Height(2), Epoch(1)));
+    assert_eq!(tell(&mut machine, 4000, 0), None);
+    asked = tell(&mut machine, 5000, 1).unwrap();
+    assert_eq!(asked.1, Height(1));
+    // It has executed it and not put it where it is read from: nobody is asked until he says more.
+    let mut out = Vec::new();
+    machine.handle(later(5020), Event::Blocks { from: asked.0, blocks: Vec::new() }, &mut out);
+    (5021..7000).for_each(|ms| machine.handle(later(ms), Event::Tick, &mut out));
+    assert_eq!(range_asked(&out), None);
+    asked = tell(&mut machine, 7000, 1).unwrap();
+    let out = give(&mut machine, &mut asked, vec![FetchedBlock { batches, ..first }]);
+    assert_eq!(heights_executed(&out), [1, 2]);
+}
