@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use prost::Message as _;
 use tally_consensus::{Message, Record};
+use tally_node::peers::wire::{Range, read, written};
 use tally_proto::{consensus as proto, v1};
 use tally_types::{
     Batch, Certificate, Hash, Header, Proposal, Signature, SignedBatch, Tip, View, VoteKind,
@@ -13,7 +14,7 @@ use tally_types::{
 
 use crate::{
     chain::{MANY, crowd, vector},
-    wire::{CROWDED, payload_of},
+    wire::CROWDED,
 };
 
 /// Transactions of a batch, and bytes of each, so that it is as large as it may be.
@@ -71,7 +72,7 @@ pub fn inputs() -> Vec<(&'static str, Vec<u8>)> {
         Message::Certificates { entry: Some(entry.clone()), highest_commit: Some(commit) },
     ];
     let wrapped = |message: &Message| {
-        proto::PeerMessage { payload: Some(payload_of(message)), ..Default::default() }.encode_to_vec()
+        proto::PeerMessage { payload: Some(written(message)), ..Default::default() }.encode_to_vec()
     };
     let mut range = 1u64.to_be_bytes().to_vec();
     let mut parent = Hash::of(b"parent");
@@ -135,7 +136,7 @@ mod tests {
                 "record" => assert!(Record::parse(bytes[0], &bytes[1..]).is_ok()),
                 "blocks" => {
                     let mut rest = &bytes[8..];
-                    let mut range = tally_node::peers::wire::Range::starting_at(1);
+                    let mut range = Range::starting_at(1);
                     while !rest.is_empty() {
                         assert!(range.take(&proto::FetchBlocksResponse::decode_length_delimited(&mut rest).unwrap()));
                     }
@@ -143,7 +144,7 @@ mod tests {
                 }
                 "peer_message" => {
                     let message = proto::PeerMessage::decode(&bytes[..]).unwrap();
-                    assert!(tally_node::peers::wire::read(message.payload.unwrap()).is_ok());
+                    assert!(read(message.payload.unwrap()).is_ok());
                 }
                 other => panic!("{other} is not looked at"),
             }

@@ -1,7 +1,5 @@
 //! What clients and peers send.
 
-use std::sync::Arc;
-
 use prost::Message as _;
 use tally_consensus::{Message, Record, Sets};
 use tally_node::peers::wire;
@@ -107,27 +105,11 @@ pub fn peer_message(bytes: &[u8]) {
     }
     let read = wire::read(payload);
     let Ok(message) = read else { return };
-    let again = wire::read(payload_of(&message));
+    let again = wire::read(wire::written(&message));
     assert_eq!(again.as_ref(), Ok(&message), "what is read is sent on as the same");
     sets().judge(&genesis().chain.genesis_hash, &message);
     if let Message::Batch(signed) = &message {
         let _ = wire::transaction_checks(&signed.batch, &genesis().chain);
-    }
-}
-
-pub fn payload_of(message: &Message) -> proto::peer_message::Payload {
-    use proto::peer_message::Payload;
-    match message {
-        Message::Proposal(one) => Payload::Proposal(one.to_proto()),
-        Message::Vote(one) => Payload::Vote(one.to_proto()),
-        Message::ViewChange(one) => Payload::ViewChange(one.to_proto()),
-        Message::Batch(one) => Payload::Batch(one.to_proto()),
-        Message::Have(one) => Payload::Have(one.to_proto()),
-        Message::Certificates { entry, highest_commit } => {
-            let encoded = |one: &Option<Arc<Certificate>>| one.as_ref().map(|one| one.to_proto());
-            let message = proto::Certificates { entry: encoded(entry), highest_commit: encoded(highest_commit) };
-            Payload::Certificates(message.encode_to_vec().into())
-        }
     }
 }
 

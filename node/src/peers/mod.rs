@@ -215,22 +215,11 @@ impl Peers {
     }
 
     fn wrap(&self, to: &Address, message: &Message) -> proto::PeerMessage {
-        use proto::peer_message::Payload;
-        let payload = match message {
-            Message::Proposal(proposal) => Payload::Proposal(proposal.to_proto()),
-            Message::Vote(vote) => Payload::Vote(vote.to_proto()),
-            Message::ViewChange(change) => Payload::ViewChange(change.to_proto()),
-            Message::Batch(batch) => Payload::Batch(batch.to_proto()),
-            Message::Have(have) => Payload::Have(have.to_proto()),
-            Message::Certificates { entry, highest_commit } => {
-                let certificates = proto::Certificates {
-                    entry: entry.as_ref().map(|one| one.to_proto()),
-                    highest_commit: highest_commit.as_ref().map(|one| one.to_proto()),
-                };
-                let content = Bytes::from(certificates.encode_to_vec());
-                return self.enveloped(to, &content, Payload::Certificates(content.clone()));
-            }
-        };
+        let payload = wire::written(message);
+        if let proto::peer_message::Payload::Certificates(content) = &payload {
+            let content = content.clone();
+            return self.enveloped(to, &content, payload);
+        }
         proto::PeerMessage { payload: Some(payload), ..Default::default() }
     }
 

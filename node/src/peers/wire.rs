@@ -1,4 +1,4 @@
-//! What peers send, read: messages, questions and answers. Whatever the bytes are, they are read or named as wrong; nothing here
+//! What peers send: messages, questions and answers, written and read. Whatever the bytes are, they are read or named as wrong; nothing here
 //! knows whether to believe them.
 
 use std::sync::Arc;
@@ -21,6 +21,25 @@ const BLOCKS_MAX: u64 = 1000;
 /// What is taken of one answer, in bytes of memory: what a server gives at most, which is payload up to the block that passes
 /// 32 MiB, in memory, and headers.
 const ANSWER_BYTES_MAX: usize = 128 * 1024 * 1024;
+
+/// A message as it is sent; certificates carry no signature of their own and go in an envelope.
+pub fn written(message: &Message) -> proto::peer_message::Payload {
+    use proto::peer_message::Payload;
+    match message {
+        Message::Proposal(proposal) => Payload::Proposal(proposal.to_proto()),
+        Message::Vote(vote) => Payload::Vote(vote.to_proto()),
+        Message::ViewChange(change) => Payload::ViewChange(change.to_proto()),
+        Message::Batch(batch) => Payload::Batch(batch.to_proto()),
+        Message::Have(have) => Payload::Have(have.to_proto()),
+        Message::Certificates { entry, highest_commit } => {
+            let certificates = proto::Certificates {
+                entry: entry.as_ref().map(|one| one.to_proto()),
+                highest_commit: highest_commit.as_ref().map(|one| one.to_proto()),
+            };
+            Payload::Certificates(certificates.encode_to_vec().into())
+        }
+    }
+}
 
 /// Reads a message that carries its own signatures, or the content of an envelope.
 pub fn read(payload: proto::peer_message::Payload) -> Result<Message, MessageError> {
