@@ -208,6 +208,7 @@ mod tests {
             ((|c| c.heartbeat = Duration::from_millis(10)) as fn(&mut NodeConfig), "heartbeat"),
             (|c| c.batch_delay = Duration::from_secs(1), "batch_delay"),
             (|c| c.peer_listen = c.client_listen, "peer_listen"),
+            (|c| c.signature_threads = SIGNATURE_THREADS_MAX + 1, "signature_threads"),
             (|c| c.peers.push(PeerConfig { address: "x".into(), endpoint: "http://a:1".into() }), "peer.address"),
         ] {
             assert!(check(change).unwrap_err().contains(field), "{field}");
