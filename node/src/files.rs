@@ -6,13 +6,16 @@ use std::{
     path::Path,
 };
 
-/// Bytes of a configuration, and of a key.
+/// Bytes of a configuration, and of the file of a key.
 pub const TEXT_BYTES_MAX: u64 = 1024 * 1024;
 
-/// Reads a file of at most `bytes_max` bytes; a larger one is `ErrorKind::FileTooLarge`.
+/// Reads a file of at most `bytes_max` bytes; a larger one is `ErrorKind::FileTooLarge`. What is read may be secret.
 pub fn read(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
-    let mut content = Vec::new();
-    let read = File::open(path)?.take(bytes_max.saturating_add(1)).read_to_end(&mut content)?;
+    let file = File::open(path)?;
+    // Room for all of it at once: growing would leave copies of a secret behind.
+    let room = file.metadata()?.len().min(bytes_max).saturating_add(1);
+    let mut content = Vec::with_capacity(usize::try_from(room).unwrap_or_default());
+    let read = file.take(bytes_max.saturating_add(1)).read_to_end(&mut content)?;
     if read as u64 > bytes_max {
         return Err(io::ErrorKind::FileTooLarge.into());
     }

@@ -56,9 +56,10 @@ pub fn read_key(path: &Path) -> Result<SecretKey, KeyError> {
     if mode & 0o077 != 0 {
         return Err(KeyError::Open(path.display().to_string()));
     }
-    let text = Zeroizing::new(files::read_text(path).map_err(failed("read"))?);
+    let text = Zeroizing::new(files::read(path, files::TEXT_BYTES_MAX).map_err(failed("read"))?);
     let mut seed = Zeroizing::new([0; 32]);
-    hex::decode_to_slice(text.trim_end(), &mut *seed).map_err(|_| KeyError::Malformed(path.display().to_string()))?;
+    hex::decode_to_slice(text.trim_ascii_end(), &mut *seed)
+        .map_err(|_| KeyError::Malformed(path.display().to_string()))?;
     Ok(SecretKey::from_seed(&seed))
 }
 
