@@ -126,10 +126,9 @@ pub fn pass_or_explain(setup: Setup) -> Option<World> {
     None
 }
 
-/// The command that shows a seed again, as this was built: what overflows fails in one profile and not in the other.
+/// The command that shows a seed again.
 fn replay(seed: u64) -> String {
-    let profile = if cfg!(debug_assertions) { "" } else { " --release" };
-    format!("SIM_SEED={seed} SIM_TRACE=1 cargo test{profile} --test sim one_seed -- --nocapture")
+    format!("SIM_SEED={seed} SIM_TRACE=1 {} one_seed -- --nocapture", trace::command())
 }
 
 /// Seconds of processor time this process has used: on a shared machine the only fair measure of speed.
@@ -146,6 +145,8 @@ fn processor_seconds() -> f64 {
 struct Outcome {
     worlds: u64,
     events: u64,
+    /// Of all that happened, in whatever order the worlds ended.
+    digest: u64,
     marks: Marks,
     failed: Vec<u64>,
 }
@@ -171,7 +172,7 @@ fn storms_pass() {
                 pass_or_explain(Setup::drawn(seed)).map(|world| (world.trace.history, world.events, world.marks));
             // A seed is worth something only as long as it means one world.
             let passed = passed.filter(|(history, events, _)| {
-                let twice = !seed.is_multiple_of(SEEN_TWICE)
+                let twice = !(seed / seeds.shards).is_multiple_of(SEEN_TWICE)
                     || pass_or_explain(Setup::drawn(seed))
                         .is_some_and(|again| (again.trace.history, again.events) == (*history, *events));
                 if !twice {
@@ -183,8 +184,9 @@ fn storms_pass() {
             let mut outcome = outcome.lock().unwrap();
             outcome.worlds += 1;
             match passed {
-                Some((_, events, marks)) => {
+                Some((history, events, marks)) => {
                     outcome.events += events;
+                    outcome.digest ^= history;
                     outcome.marks.add(&marks);
                 }
                 None => outcome.failed.push(seed),
@@ -205,7 +207,7 @@ fn storms_pass() {
             }
         }
     });
-    let Outcome { mut worlds, events, marks, mut failed } = outcome.into_inner().unwrap();
+    let Outcome { mut worlds, events, digest, marks, mut failed } = outcome.into_inner().unwrap();
     failed.sort_unstable();
     if let Some(first) = failed.first().filter(|_| stop) {
         // Seeds are given out in order: what other threads had begun by then is not what it took.
@@ -213,6 +215,7 @@ fn storms_pass() {
     }
     let (seconds, spent) = (begun.elapsed().as_secs_f64(), processor_seconds() - spent);
     println!("{worlds} seeds from {}: {events} events in {seconds:.1} s", seeds.range.start);
+    println!("{digest:016x} is the digest of all that happened");
     println!("{spent:.1} s of processor time, {:.0} events per second of it", events as f64 / spent.max(0.01));
     let counts = marks.counts();
     for (what, count) in &counts {

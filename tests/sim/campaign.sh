@@ -4,13 +4,18 @@
 #
 #   tests/sim/campaign.sh FIRST SEEDS [FOLDER]     for example: tests/sim/campaign.sh 1000000 400000
 #
-# FOLDER (target/worlds/ and the commit) gets a file for each chunk of 2500 seeds: what ran on other code does not count. Prints
-# what the finished chunks of the range come to; exits with 1 if a seed failed. Chunks that failed run again. SIM_BINARY is what
-# runs instead of a build of this tree, such as one that was optimised for what a first chunk did (docs/testing.md).
+# FOLDER (target/worlds/ and the commit) gets a file for each chunk of 2500 seeds, so SEEDS is rounded up: what ran on other code
+# does not count. Prints what the finished chunks of the range come to; exits with 1 if a seed failed. Chunks that failed run again.
+# SIM_BINARY is what runs instead of a build of this tree, such as one that was optimised for what a first chunk did
+# (docs/testing.md); it may be of any code, so FOLDER says which.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 first=${1:?the first seed} seeds=${2:?how many seeds}
+if [ $# -lt 3 ] && [ -n "${SIM_BINARY:-}$(git status --porcelain)" ]; then
+    echo "what runs is not the last commit: name a FOLDER for it" >&2
+    exit 2
+fi
 folder=${3:-target/worlds/$(git rev-parse --short HEAD)}
 chunk=2500
 mkdir -p "$folder"

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use tally_consensus::{Alarm, Evidence, Kept, Message, Order, Reject, Unsigned};
+use tally_consensus::{Alarm, Evidence, Kept, Message, Order, Reject, Status, Unsigned};
 use tally_ledger::{BlockInput, Discard, ExecutedTransaction, Failure, LaneInput, account::NONCE_WINDOW};
 use tally_types::{Address, Epoch, Genesis, Hash, Header, Height, Nonce, Tip, UnixMillis, VoteKind, header::Executed};
 
@@ -335,12 +335,28 @@ impl World {
         }
     }
 
-    /// Every queue of a machine stays within its bound, whatever it is sent.
-    pub fn check_bounds(&mut self, node: usize) {
+    /// What shows in a machine after a turn, now and then.
+    pub fn look_at(&mut self, node: usize) {
         self.checkers.looks += 1;
-        if !self.checkers.looks.is_multiple_of(32) {
-            return;
+        if self.checkers.looks.is_multiple_of(32) {
+            self.check_final(node);
+            self.check_bounds(node);
         }
+    }
+
+    /// What a node takes for final is what others have executed there, whether or not it ever executes it.
+    fn check_final(&mut self, node: usize) {
+        let Some(Status { final_height, final_hash, .. }) = self.status(node).filter(|_| self.nodes[node].correct)
+        else {
+            return;
+        };
+        if self.checkers.chain.get(final_height.0 as usize).is_some_and(|known| *known != final_hash) {
+            self.violate(Violation::Fork, format!("{node} takes {final_hash:?} for final at height {final_height}"));
+        }
+    }
+
+    /// Every queue of a machine stays within its bound, whatever it is sent.
+    fn check_bounds(&mut self, node: usize) {
         let Some(machine) = &self.nodes[node].machine else { return };
         let n = self.setup.stakes.len();
         let kept = machine.kept();

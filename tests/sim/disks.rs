@@ -36,7 +36,8 @@ impl World {
             }
             2 => {
                 let bits = 2 + self.rng.below(8);
-                self.nodes[node].may_lack += 1;
+                // A group is without a trace once each of its sectors is damaged, and has two at least.
+                self.nodes[node].may_lack += bits / 2;
                 self.flip_bits(node, &disk, bits);
             }
             _ => self.nodes[node].may_lack += self.misdirect(node, &disk),

@@ -27,8 +27,10 @@ fn forks(world: &World) -> usize {
 fn above_a_third_of_byzantine_stake_the_chain_forks_and_the_checkers_say_so() {
     for (stakes, twins) in [
         (&[1, 1, 1, 1][..], &[2, 3][..]),
-        // Just above a third: the honest sides have two each, and three twins make either a quorum of seven.
+        // The honest sides have two each, and three twins make either a quorum of seven.
         (&[1, 1, 1, 1, 1, 1, 1], &[4, 5, 6]),
+        // Just above a third: 34 of 100 and 33 are a quorum of 67.
+        (&[33, 33, 34], &[2]),
         // By stake, not by head: one validator is enough.
         (&[2, 2, 3], &[2]),
     ] {
@@ -44,7 +46,13 @@ fn above_a_third_of_byzantine_stake_the_chain_forks_and_the_checkers_say_so() {
 
 #[test]
 fn below_a_third_the_same_attack_makes_no_fork() {
-    for (stakes, twins) in [(&[1, 1, 1, 1][..], &[3][..]), (&[1, 1, 1, 1, 1, 1, 1], &[5, 6]), (&[3, 3, 2, 2], &[0])] {
+    for (stakes, twins) in [
+        (&[1, 1, 1, 1][..], &[3][..]),
+        (&[1, 1, 1, 1, 1, 1, 1], &[5, 6]),
+        (&[3, 3, 2, 2], &[0]),
+        // Just below a third.
+        (&[34, 33, 33], &[1]),
+    ] {
         for seed in 0..3 {
             let mut world = divided_by_twins(seed, stakes, twins);
             world.cut.clear();

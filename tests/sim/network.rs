@@ -2,10 +2,12 @@
 
 use std::{collections::BTreeMap, rc::Rc, sync::Arc};
 
+use bytes::Bytes;
+use prost::Message as _;
 use tally_consensus::{Event, Fetch, FetchedBlock, Judgement, Message, Reject};
 use tally_node::peers::wire::{self, transaction_checks};
 use tally_proto::consensus as proto;
-use tally_types::{Batch, Certificate, Have, Header, Proposal, SignedBatch, View, ViewChange, Vote};
+use tally_types::{Batch, Certificate, Header, View};
 
 use crate::{
     checkers::Violation,
@@ -340,22 +342,9 @@ fn view_of(message: &Message) -> Option<View> {
 
 /// Every message goes through its bytes, as between real nodes.
 fn through_the_wire(message: &Message) -> Message {
-    let read = "what is written can be read";
-    let certificate = |certificate: &Option<Arc<Certificate>>| {
-        certificate.as_ref().map(|one| Arc::new(Certificate::parse(&one.encode()).expect(read)))
-    };
-    match message {
-        Message::Proposal(proposal) => {
-            Message::Proposal(Arc::new(Proposal::from_proto(&proposal.to_proto()).expect(read)))
-        }
-        Message::Vote(vote) => Message::Vote(Vote::from_proto(&vote.to_proto()).expect(read)),
-        Message::ViewChange(change) => Message::ViewChange(ViewChange::from_proto(&change.to_proto()).expect(read)),
-        Message::Batch(batch) => Message::Batch(SignedBatch::from_proto(&batch.to_proto()).expect(read)),
-        Message::Have(have) => Message::Have(Arc::new(Have::from_proto(&have.to_proto()).expect(read))),
-        Message::Certificates { entry, highest_commit } => {
-            Message::Certificates { entry: certificate(entry), highest_commit: certificate(highest_commit) }
-        }
-    }
+    let sent = proto::PeerMessage { payload: Some(wire::written(message)), ..proto::PeerMessage::default() };
+    let received = proto::PeerMessage::decode(Bytes::from(sent.encode_to_vec())).expect("protobuf");
+    wire::read(received.payload.expect("it was sent")).expect("what is written can be read")
 }
 
 /// And every answer, to a question for blocks from height `first` on: what cannot be read ends it.

@@ -52,11 +52,16 @@ impl Drop for Trace {
         match std::thread::current().name() {
             _ if self.asked => last_lines(LINES_KEPT).iter().for_each(|line| eprintln!("{line}")),
             Some(test) if test != "campaign::one_seed" && !self.reading => {
-                eprintln!("what happened: SIM_TRACE=1 cargo test --test sim {test} -- --exact --nocapture");
+                eprintln!("what happened: SIM_TRACE=1 {} {test} -- --exact --nocapture", command());
             }
             _ => {}
         }
     }
+}
+
+/// The command that runs tests of worlds as this was built: what overflows fails in one profile and not in the other.
+pub fn command() -> &'static str {
+    if cfg!(debug_assertions) { "cargo test --test sim" } else { "cargo test --release --test sim" }
 }
 
 /// The last `most` lines of the run traced last on this thread.

@@ -43,7 +43,7 @@ impl World {
         let actions = std::mem::take(&mut state.actions);
         self.carry_out(node, actions);
         self.nodes[node].was_proposed_to = false;
-        self.check_bounds(node);
+        self.look_at(node);
         self.tick_later(node);
     }
 
