@@ -71,7 +71,7 @@ pub(crate) const LANE_WINDOW: u64 = 64;
 /// Batches of one lane that one block may order. Rule P2.3.
 pub(crate) const CUT_ADVANCE_MAX: u64 = 32;
 /// Batches that one block may order in all: at 256 KiB each, a payload every peer can fetch whole. Rule P2.3.
-pub(crate) const BLOCK_BATCHES_MAX: u64 = 128;
+pub const BLOCK_BATCHES_MAX: u64 = 128;
 /// Commit certificates below the floor kept until their blocks are final.
 pub(crate) const LOWER_COMMITS_MAX: usize = 8;
 /// Blocks given to execution and not reported back.

@@ -48,7 +48,7 @@ mod unsigned;
 mod verify;
 
 pub use agreement::{Agreement, Output};
-pub use config::{Config, Voting};
+pub use config::{BLOCK_BATCHES_MAX, Config, Voting};
 pub use event::{Action, Alarm, Event, Fetch, FetchedBlock, Kept, Message, Now, Order, Reject, Status};
 pub use evidence::{Evidence, EvidenceKind};
 pub use machine::Machine;

@@ -12,7 +12,7 @@ use tally_types::{Address, Batch, Certificate, Hash, Header, Height, Seq, Tip};
 use super::Machine;
 use crate::{
     chain::Block,
-    config::{EXECUTE_AHEAD, FETCH_BLOCKS, Voting, WANTS_MAX},
+    config::{BLOCK_BATCHES_MAX, EXECUTE_AHEAD, FETCH_BLOCKS, Voting, WANTS_MAX},
     event::{Action, Fetch, FetchedBlock, Reject},
     lanes::Lacking,
     record::Record,
@@ -23,7 +23,8 @@ const BATCH_PATIENCE_MS: u64 = 25;
 
 /// How long a range of blocks may take before another peer is asked as well.
 const RANGE_PATIENCE_MIN_MS: u64 = 500;
-const RANGE_PATIENCE_MAX_MS: u64 = 10_000;
+/// As long as a driver may wait for one block: on a slow line several at once would take so long that none comes whole.
+const RANGE_PATIENCE_MAX_MS: u64 = 40_000;
 /// How long a peer that gave no blocks of use in time comes after those who did.
 const RANGE_FAILURE_MS: u64 = 60_000;
 /// How long nothing is asked for, at least, once enough waits for execution.
@@ -135,8 +136,8 @@ pub(super) struct Fetching {
     /// nothing is to be asked at a time of its own.
     patience_ms: u64,
     ask_range_at_ms: u64,
-    /// Who to ask next for a range.
-    turn: usize,
+    /// Questions for ranges so far.
+    range_turn: u64,
     /// The first epoch this replica may sign in was learnt and is not durable yet.
     pub voting_changed: bool,
 }
@@ -164,11 +165,13 @@ impl Machine {
             self.fetching.lacking_at = self.moves;
             self.fetching.lacking = self.lanes.lacking();
         }
-        for Lacking { place, announced, missing: tip, above } in self.fetching.lacking.clone() {
-            let what = Wanted::Batches { tip, above };
-            let holders = self.addresses(self.lanes.announcers(place, &announced));
+        let lacking = std::mem::take(&mut self.fetching.lacking);
+        for Lacking { place, announced, missing: tip, above } in &lacking {
+            let what = Wanted::Batches { tip: *tip, above: *above };
+            let holders = self.addresses(self.lanes.announcers(*place, announced));
             self.fetching.needs.entry(tip.digest).or_insert(Need { what, holders, others: Vec::new() });
         }
+        self.fetching.lacking = lacking;
         let now = self.now.mono_ms;
         let (me, resend_ms) = (self.config.me, self.config.resend_ms);
         let needs = std::mem::take(&mut self.fetching.needs);
@@ -286,10 +289,17 @@ impl Machine {
             at.is_some_and(|at| now.saturating_sub(at) < RANGE_FAILURE_MS)
         };
         let any_good = ahead.iter().any(|address| !failed(address));
-        let ahead: Vec<Address> = ahead.iter().filter(|address| !any_good || !failed(address)).copied().collect();
-        self.fetching.turn = self.fetching.turn.wrapping_add(1);
-        let chosen = self.fetching.turn.checked_rem(ahead.len()).and_then(|turn| ahead.get(turn)).copied();
-        let Some(chosen) = chosen else { return };
+        let ahead = ahead.iter().filter(|address| !any_good || !failed(address));
+        // The one asked longest ago: whoever claims more or less from one question to the next can only pass over himself. At first
+        // in an order of this replica's own.
+        let own = self.config.me.unwrap_or(Address([0; 32]));
+        let rank = |address: &Address| Hash::of(&[&own.as_bytes()[..], address.as_bytes()].concat());
+        let turn = |address: &Address| self.peers.get(address).map_or(0, |peer| peer.range_turn);
+        let Some(chosen) = ahead.min_by_key(|address| (turn(address), rank(address))).copied() else { return };
+        self.fetching.range_turn = self.fetching.range_turn.saturating_add(1);
+        if let Some(peer) = self.peers.get_mut(&chosen) {
+            peer.range_turn = self.fetching.range_turn;
+        }
         self.fetching.asked_last = Some(chosen);
         let least = self.config.resend_ms.saturating_mul(4).max(RANGE_PATIENCE_MIN_MS);
         self.fetching.patience_ms =
@@ -369,8 +379,6 @@ impl Machine {
         if self.fetching.asked.remove(&from).is_none() {
             return out.push(Action::Dropped(Reject::NotAsked));
         }
-        // Whatever it brought, the next question need not wait.
-        self.fetching.ask_range_at_ms = self.now.mono_ms;
         let tip = self.chain.tip_height();
         let known = blocks.iter().take_while(|block| block.header.height <= tip).count();
         let (known, above) = blocks.split_at_checked(known).unwrap_or((&blocks, &[]));
@@ -380,6 +388,10 @@ impl Machine {
         if filled {
             // It had to be asked for: what lies behind it does not come by itself either.
             self.fetching.bare_to = self.fetching.bare_to.max(tip);
+        }
+        // The next question need not wait, unless this one was given up on before and brought nothing: then the line is another's.
+        if filled || range.is_some() || self.fetching.asked_last == Some(from) {
+            self.fetching.ask_range_at_ms = self.now.mono_ms;
         }
         // Headers are taken from whoever withholds the payload that was asked for, but nobody has all the turns by that.
         if withheld {
@@ -476,8 +488,13 @@ impl Machine {
         best
     }
 
-    /// Whether a block came with all batches it orders that are not held here, and no others.
+    /// Whether a block came with all batches it orders that are not held here, and no others. No block orders more than rule P2.3
+    /// allows, and nobody is to be busy with one that says so.
     fn has_payload(&self, block: &FetchedBlock, base: &[Tip]) -> bool {
+        let steps = block.header.cut.iter().zip(base).map(|(tip, from)| tip.seq.above(from.seq));
+        if steps.fold(0, u64::saturating_add) > BLOCK_BATCHES_MAX {
+            return false;
+        }
         let given: BTreeMap<Hash, &Batch> = block.batches.iter().map(|batch| (batch.digest(), batch)).collect();
         let mut used = 0usize;
         for (place, (tip, from)) in (0u32..).zip(block.header.cut.iter().zip(base)) {

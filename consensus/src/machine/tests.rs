@@ -10,7 +10,7 @@ use tally_types::{
 
 use super::*;
 use crate::{
-    config::{FETCH_BLOCKS, OPEN_HEADERS_MAX},
+    config::{BLOCK_BATCHES_MAX, FETCH_BLOCKS, OPEN_HEADERS_MAX},
     event::{Fetch, FetchedBlock, Message},
     verify::Judgement,
 };

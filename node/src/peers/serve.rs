@@ -413,13 +413,16 @@ impl ConsensusService for Service {
         tokio::spawn(async move {
             let mut sent = 0usize;
             for height in asked.first..=asked.last {
+                // Nothing is read before the one before it is taken: what lies here is counted nowhere.
+                let Ok(room) = sender.reserve().await else { return };
                 let reading = peers.clone();
                 let whole = height <= asked.last_whole && sent <= ANSWER_BYTES_MAX;
                 let block = tokio::task::spawn_blocking(move || reading.read_block(height, whole)).await;
                 let Ok(Some(block)) = block else { return };
                 sent = sent.saturating_add(block.encoded_len());
                 let enough = (height >= asked.last_whole || sent > ANSWER_BYTES_MAX) && block.commit.is_some();
-                if sender.send(Ok(block)).await.is_err() || enough {
+                room.send(Ok(block));
+                if enough {
                     return;
                 }
             }

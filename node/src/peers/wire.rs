@@ -1,11 +1,11 @@
-//! What peers send: messages, questions and answers, written and read. Whatever the bytes are, they are read or named as wrong; nothing here
-//! knows whether to believe them.
+//! What peers send: messages, questions and answers, written and read. Whatever the bytes are, they are read or named as wrong;
+//! nothing here knows whether to believe them.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use prost::Message as _;
-use tally_consensus::{FetchedBlock, Message};
+use tally_consensus::{BLOCK_BATCHES_MAX, FetchedBlock, Message};
 use tally_proto::consensus as proto;
 use tally_types::{
     Batch, Certificate, Hash, Have, Header, Proposal, Seq, SignedBatch, SignedTransaction, Tip, ViewChange, Vote,
@@ -155,6 +155,10 @@ impl Range {
 }
 
 fn read_block(message: &proto::FetchBlocksResponse) -> Option<FetchedBlock> {
+    // Small ones take much more in memory than on the line.
+    if message.batches.len() as u64 > BLOCK_BATCHES_MAX {
+        return None;
+    }
     let batches = message.batches.iter().map(|bytes| Batch::parse(bytes).ok()).collect::<Option<Vec<_>>>()?;
     let commit = match &message.commit {
         None => None,
@@ -212,6 +216,13 @@ mod tests {
             many.take(&next)
         });
         assert_eq!((taken.count() + 1, many.blocks.len()), (BLOCKS_MAX as usize, BLOCKS_MAX as usize));
+
+        // No block orders so many batches, and small ones take many times as much in memory.
+        for (batches, taken) in [(BLOCK_BATCHES_MAX, true), (BLOCK_BATCHES_MAX + 1, false)] {
+            let (mut next, _) = block(1, Hash::ZERO, 1);
+            next.batches = vec![next.batches[0].clone(); batches as usize];
+            assert_eq!(range(1).take(&next), taken);
+        }
 
         // Transactions of one byte take many times as much in memory.
         let mut small = range(1);

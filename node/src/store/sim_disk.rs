@@ -14,6 +14,7 @@ use crate::store::disk::{Disk, DiskFile};
 
 /// The unit a simulated disk writes, loses and tears.
 pub const SECTOR_BYTES: usize = 512;
+const ZEROS: [u8; SECTOR_BYTES] = [0; SECTOR_BYTES];
 
 /// What a power cut does to everything that was not synced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +63,8 @@ struct FileState {
 
 #[derive(Clone)]
 struct Unsynced {
-    durable: [u8; SECTOR_BYTES],
+    /// None: zeros, as in most of what a journal reserves.
+    durable: Option<Box<[u8; SECTOR_BYTES]>>,
     /// A sync of it failed: the system took the page for clean, so only a new write gets it to the disk.
     forgotten: bool,
 }
@@ -259,7 +261,7 @@ impl FileState {
             unsynced.forgotten = false;
             return;
         }
-        let durable = self.sector(index);
+        let durable = Some(self.sector(index)).filter(|sector| *sector != ZEROS).map(Box::new);
         self.unsynced.insert(index, Unsynced { durable, forgotten: false });
     }
 
@@ -319,7 +321,7 @@ impl FileState {
                     4..=6 => 0,
                     7 => dice.below(SECTOR_BYTES + 1),
                     // Written again with what it held, it still holds that.
-                    _ if old.durable == self.sector(index) => 0,
+                    _ if old.durable.as_deref().unwrap_or(&ZEROS) == &self.sector(index) => 0,
                     _ => {
                         self.ruin(index, dice);
                         continue;
@@ -327,7 +329,8 @@ impl FileState {
                 },
             };
             let start = index * SECTOR_BYTES;
-            for (place, byte) in old.durable.iter().enumerate().skip(SECTOR_BYTES - from_old) {
+            let durable = old.durable.as_deref().unwrap_or(&ZEROS);
+            for (place, byte) in durable.iter().enumerate().skip(SECTOR_BYTES - from_old) {
                 if let Some(held) = self.bytes.get_mut(start + place) {
                     *held = *byte;
                 }

@@ -529,6 +529,83 @@ fn rule_s2_after_an_answer_that_proves_nothing_the_proof_comes_first() {
     assert_eq!((machine.status().final_height, to(&out)), (Height(5), Some((Height(1), Height(1).plus(FETCH_BLOCKS)))));
 }
 
+/// Whoever claims to have blocks for one question and none for the next takes no turn of those who have them all the time.
+#[test]
+fn rule_s2_no_claim_takes_the_turns_of_others() {
+    const QUESTIONS: u64 = 9;
+    for (liar, claims) in (1..4u32).flat_map(|liar| (0..1u32 << QUESTIONS).map(move |claims| (liar, claims))) {
+        let (mut machine, blocks) = stretch(QUESTIONS, 1, 8);
+        machine.resume(NOW, &mut Vec::new());
+        let mut turns = [0; 4];
+        let mut asked = None;
+        for question in 0..QUESTIONS {
+            let mut out = Vec::new();
+            for place in 1..4u32 {
+                let height = if place == liar && claims >> question & 1 == 0 { Height::ZERO } else { Height(90) };
+                let message = have_at(place, question + 1, vec![Tip::START; 4], height);
+                machine.handle(NOW, Event::Message { from: Address([place as u8 + 1; 32]), message }, &mut out);
+            }
+            let one = asked.get_or_insert_with(|| range_asked(&out).unwrap());
+            turns[usize::from(one.0.0[0]) - 1] += 1;
+            let mut block = blocks[question as usize].clone();
+            block.commit = Some(committed(block.header.fields()));
+            give(&mut machine, one, vec![block]);
+        }
+        let honest = (1..4).filter(|place| *place != liar as usize);
+        assert!(honest.into_iter().all(|place| turns[place] >= 3), "{liar} claims {claims:b}: {turns:?}");
+    }
+}
+
+/// On a slow line each question more leaves less of it for those before: the pauses between them grow until one block may take as
+/// long as a driver waits for it.
+#[test]
+fn rule_s2_on_a_slow_line_there_are_few_questions_at_once() {
+    let (mut machine, _) = stretch(1, 1, 8);
+    machine.resume(NOW, &mut Vec::new());
+    ask_for_range(&mut machine).unwrap();
+    let mut pauses = Vec::new();
+    let mut last = 0;
+    for ms in (2000..160_000).step_by(100) {
+        let mut out = Vec::new();
+        machine.handle(later(ms), Event::Tick, &mut out);
+        if range_asked(&out).is_some() {
+            pauses.push(ms - last);
+            last = ms;
+        }
+    }
+    assert_eq!(pauses, [2000, 4000, 8000, 16_000, 32_000, 40_000, 40_000]);
+}
+
+/// Nor does the end of one that was given up on, and brought nothing, call for another.
+#[test]
+fn rule_s2_the_end_of_a_question_that_was_given_up_on_calls_for_no_other() {
+    let (mut machine, _) = stretch(1, 1, 8);
+    machine.resume(NOW, &mut Vec::new());
+    let (first, _) = ask_for_range(&mut machine).unwrap();
+    let mut out = Vec::new();
+    machine.handle(later(2000), Event::Tick, &mut out);
+    let (second, _) = range_asked(&out).unwrap();
+    out.clear();
+    machine.handle(later(3000), Event::Blocks { from: first, blocks: Vec::new() }, &mut out);
+    machine.handle(later(5900), Event::Tick, &mut out);
+    assert_eq!(range_asked(&out), None);
+    // That of the last one does.
+    machine.handle(later(5950), Event::Blocks { from: second, blocks: Vec::new() }, &mut out);
+    assert!(range_asked(&out).is_some());
+}
+
+/// No block orders more batches than rule P2.3 allows, whatever an answer says and whoever certified it.
+#[test]
+fn rule_s2_a_block_that_orders_more_than_is_allowed_is_not_looked_at() {
+    for (batches, height) in [(BLOCK_BATCHES_MAX, 1), (BLOCK_BATCHES_MAX + 1, 0)] {
+        let (mut machine, blocks) = stretch(1, batches, 8);
+        machine.resume(NOW, &mut Vec::new());
+        let mut asked = ask_for_range(&mut machine).unwrap();
+        give(&mut machine, &mut asked, blocks);
+        assert_eq!(machine.status().final_height, Height(height));
+    }
+}
+
 /// Seed 6023812: payload that nobody streams any more is asked for block by block, and not a pause later each time.
 #[test]
 fn rule_s2_behind_payload_that_was_asked_for_the_next_is_asked_for_at_once() {
