@@ -8,10 +8,12 @@ use tally_proto::consensus::{self as proto, consensus_service_client::ConsensusS
 use tally_types::{Address, Batch};
 use tokio::time::{Instant, timeout};
 use tokio_stream::{Stream, StreamExt as _};
-use tonic::{Status, transport::Channel};
+use tonic::{Request, Status, client::Grpc, codegen::http::uri::PathAndQuery, transport::Channel};
 
-use super::{Input, MESSAGE_BYTES_MAX, Peers, wire};
+use super::{Input, MESSAGE_BYTES_MAX, Peers, codec::BlocksCodec, wire};
 
+/// The call for blocks; the client that is generated would read them without looking how much they hold.
+const FETCH_BLOCKS: &str = "/tally.consensus.v1.ConsensusService/FetchBlocks";
 /// How long headers may take, and each next batch.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long each next block may take: one of the largest in the time that a megabyte a second needs for it.
@@ -57,7 +59,7 @@ impl Peers {
         match fetch {
             Fetch::Headers(hashes) => self.headers_of(client, peer, hashes).await,
             Fetch::Batches(chains) => self.batches_of(client, peer, chains).await,
-            Fetch::Blocks { from, to } => self.blocks_of(client, peer, from.0, to.0).await,
+            Fetch::Blocks { from, to } => self.blocks_of(outbound.channel.clone(), peer, from.0, to.0).await,
         }
     }
 
@@ -113,18 +115,16 @@ impl Peers {
         Ok(Event::Batches(batches))
     }
 
-    async fn blocks_of(
-        &self,
-        client: ConsensusServiceClient<Channel>,
-        peer: Address,
-        from: u64,
-        to: u64,
-    ) -> Result<Event, Status> {
+    async fn blocks_of(&self, channel: Channel, peer: Address, from: u64, to: u64) -> Result<Event, Status> {
         let mut question = proto::FetchBlocksRequest { caller: None, from_height: from, to_height: to };
         question.caller = self.caller(&peer, &question.encode_to_vec());
-        let mut client = client.max_decoding_message_size(BLOCK_BYTES_MAX);
+        let mut client = Grpc::new(channel).max_decoding_message_size(BLOCK_BYTES_MAX);
         let due = Instant::now() + WHOLE_ANSWER_TIMEOUT;
-        let mut answer = in_time(ANSWER_TIMEOUT, client.fetch_blocks(question)).await?.into_inner();
+        let asking = async {
+            client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+            client.server_streaming(Request::new(question), PathAndQuery::from_static(FETCH_BLOCKS), BlocksCodec).await
+        };
+        let mut answer = in_time(ANSWER_TIMEOUT, asking).await?.into_inner();
         let mut range = wire::Range::starting_at(from);
         while let Some(next) = next_of(&mut answer, BLOCK_TIMEOUT, due).await {
             if !range.take(&next) {

@@ -5,6 +5,7 @@
 //! that is full drops: whatever matters is sent again by the protocol.
 
 mod ask;
+mod codec;
 mod dial;
 mod serve;
 #[cfg(test)]
