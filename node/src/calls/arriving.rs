@@ -15,16 +15,16 @@ use tokio::{
 };
 use tonic::{Status, body::Body};
 
-use super::room::Room;
+use super::room::{Place, Room};
 use crate::api::errors::Refusal;
 
 /// Its end tells a request that it lost its place.
 pub(super) type Stay = oneshot::Sender<()>;
 
-/// A request's place in the room.
+/// That a request has a place in the room.
 #[derive(Debug)]
-struct Place {
-    id: u64,
+struct Staying {
+    place: Place,
     lost: oneshot::Receiver<()>,
 }
 
@@ -35,18 +35,18 @@ pub(super) struct Arriving {
     overdue: Pin<Box<Sleep>>,
     room: Arc<Room<Stay>>,
     /// From its first bytes on.
-    place: Option<Place>,
+    staying: Option<Staying>,
 }
 
 impl Arriving {
     /// `body`, which is due whole at `due`.
     pub(super) fn new(body: Body, due: Instant, room: Arc<Room<Stay>>) -> Arriving {
-        Arriving { body, overdue: Box::pin(sleep_until(due)), room, place: None }
+        Arriving { body, overdue: Box::pin(sleep_until(due)), room, staying: None }
     }
 
     /// Whether this request lost its place; if not, its task is woken when it does.
     fn is_displaced(&mut self, context: &mut Context<'_>) -> bool {
-        self.place.as_mut().is_some_and(|place| Pin::new(&mut place.lost).poll(context).is_ready())
+        self.staying.as_mut().is_some_and(|staying| Pin::new(&mut staying.lost).poll(context).is_ready())
     }
 
     fn displaced(&self) -> Status {
@@ -65,14 +65,14 @@ impl http_body::Body for Arriving {
         let polled = Pin::new(&mut this.body).poll_frame(context);
         if let Poll::Ready(Some(Ok(frame))) = &polled {
             let bytes = frame.data_ref().map_or(0, Bytes::len);
-            let place = this.place.get_or_insert_with(|| {
+            let staying = this.staying.get_or_insert_with(|| {
                 let (stay, lost) = oneshot::channel();
-                Place { id: this.room.enter(stay), lost }
+                Staying { place: this.room.enter(None, stay), lost }
             });
-            drop(this.room.hold(place.id, bytes));
+            drop(this.room.hold(staying.place, bytes));
         }
         if this.is_displaced(context) {
-            this.place = None;
+            this.staying = None;
             return Poll::Ready(Some(Err(this.displaced())));
         }
         // Who sends without end is late, too.
@@ -95,8 +95,8 @@ impl http_body::Body for Arriving {
 
 impl Drop for Arriving {
     fn drop(&mut self) {
-        if let Some(place) = &self.place {
-            self.room.leave(place.id);
+        if let Some(staying) = &self.staying {
+            self.room.leave(staying.place);
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! HTTP/2 lets a client stop an answer by closing its window, with the connection alive: nothing on the way then times out, and
 //! what the answer holds is held for as long as the client likes. So the connection is closed where an answer lies untaken, and
-//! where the answers of all connections come to more than there is room for, that of the oldest ([`super::room`]).
+//! where the answers of all connections come to more than there is room for, the oldest of whoever holds most ([`super::room`]).
 //!
 //! Whatever is handed over lies in the connection until it is written: behind a window that the client keeps closed, or a line that
 //! is slow. So an answer is handed over in pieces, which count until they are gone; but for the last of each message, which is
@@ -23,7 +23,10 @@ use tokio::{
 };
 use tonic::{Status, body::Body, codegen::http::HeaderMap};
 
-use super::{KeptWhileLeaving, late, room::Room};
+use super::{
+    KeptWhileLeaving, late,
+    room::{Owner, Place, Room},
+};
 use crate::incoming::ConnectionHandle;
 
 /// Bytes handed over at a time: one frame of HTTP/2.
@@ -37,6 +40,7 @@ pub(super) struct Line {
     pub connection: ConnectionHandle,
     pub untaken: Duration,
     pub room: Arc<Room<ConnectionHandle>>,
+    pub owner: Owner,
 }
 
 /// See the module.
@@ -71,7 +75,7 @@ struct Progress {
 struct Message {
     call: Arc<Call>,
     /// Where its bytes count.
-    place: Option<u64>,
+    place: Option<Place>,
 }
 
 struct Rest {
@@ -95,11 +99,11 @@ impl Message {
     fn new(call: &Arc<Call>, bytes: usize) -> Message {
         let line = call.line.as_ref().filter(|_| bytes > LAST_PIECE_BYTES);
         let place = line.map(|line| {
-            let id = line.room.enter(line.connection.clone());
-            for displaced in line.room.hold(id, bytes) {
+            let place = line.room.enter(line.owner, line.connection.clone());
+            for displaced in line.room.hold(place, bytes) {
                 displaced.hang_up();
             }
-            id
+            place
         });
         Message { call: call.clone(), place }
     }
@@ -107,8 +111,8 @@ impl Message {
 
 impl Drop for Message {
     fn drop(&mut self) {
-        if let (Some(line), Some(id)) = (&self.call.line, self.place) {
-            line.room.leave(id);
+        if let (Some(line), Some(place)) = (&self.call.line, self.place) {
+            line.room.leave(place);
         }
     }
 }
@@ -257,7 +261,7 @@ mod tests {
     fn leaving(bytes: usize, room: &Arc<Room<ConnectionHandle>>) -> Leaving {
         let message = Bytes::from_iter((0..bytes).map(|at| at as u8));
         let untaken = Duration::from_secs(3600);
-        let line = Line { connection: ConnectionHandle::default(), untaken, room: room.clone() };
+        let line = Line { connection: ConnectionHandle::default(), untaken, room: room.clone(), owner: None };
         Leaving::new(Body::new(Answer(Some(message), true)), None, Some(line), None)
     }
 

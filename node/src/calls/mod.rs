@@ -13,6 +13,7 @@ use std::{
 };
 
 use tally_proto::v1::ErrorReason;
+use tally_types::Address;
 use tokio::time::{Instant, timeout_at};
 use tonic::{
     Status,
@@ -39,7 +40,8 @@ pub(crate) struct Bounds {
     pub arriving_bytes_max: usize,
     /// How long an answer may lie untaken; after: the connection is closed.
     pub untaken: Duration,
-    /// Bytes of answers that are leaving, over all connections; above: the connection of the one on its way for longest is closed.
+    /// Bytes of answers that are leaving, over all connections; above: the connection of the one on its way for
+    /// longest is closed, of those of whoever holds most.
     pub leaving_bytes_max: usize,
     /// The path of a call whose request does not end; what arrives there is for its service to bound.
     pub endless: Option<&'static str>,
@@ -71,9 +73,12 @@ impl<S> Layer<S> for CallsLayer {
 
 /// Put into an answer's extensions: dropped when the answer has left, or never will.
 #[derive(Clone)]
-pub(crate) struct KeptWhileLeaving(
-    #[expect(dead_code, reason = "its end is what counts")] pub Arc<dyn Any + Send + Sync>,
-);
+pub(crate) struct KeptWhileLeaving {
+    /// The validator that the answer is for.
+    pub validator: Address,
+    #[expect(dead_code, reason = "its end is what counts")]
+    pub place: Arc<dyn Any + Send + Sync>,
+}
 
 /// A service whose calls keep the rules.
 #[derive(Clone, Debug)]
@@ -117,8 +122,8 @@ where
                 },
             };
             let kept = response.extensions_mut().remove::<KeptWhileLeaving>();
-            let line =
-                connection.map(|connection| leaving::Line { connection, untaken: bounds.untaken, room: leaving });
+            let (untaken, owner) = (bounds.untaken, kept.as_ref().map(|kept| kept.validator));
+            let line = connection.map(|connection| leaving::Line { connection, untaken, room: leaving, owner });
             Ok(response.map(|body| Body::new(Leaving::new(body, deadline, line, kept))))
         })
     }

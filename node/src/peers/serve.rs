@@ -194,7 +194,7 @@ fn too_many() -> Status {
 /// An answer that keeps the place of its question until it has left.
 fn answer<T>(message: T, place: QuestionPlace) -> Response<T> {
     let mut response = Response::new(message);
-    response.extensions_mut().insert(KeptWhileLeaving(Arc::new(place)));
+    response.extensions_mut().insert(KeptWhileLeaving { validator: place.peer, place: Arc::new(place) });
     response
 }
 
