@@ -132,6 +132,8 @@ pub(super) struct Fetching {
     asked: BTreeMap<Address, u64>,
     /// Who was asked last.
     asked_last: Option<Address>,
+    /// And whether an earlier question waits for him as well.
+    asked_again: bool,
     /// How long the last one asked may take before another is asked as well; it doubles up to [`RANGE_PATIENCE_MAX_MS`]. 0:
     /// nothing is to be asked at a time of its own.
     patience_ms: u64,
@@ -266,7 +268,12 @@ impl Machine {
             return;
         }
         if now < self.fetching.ask_range_at_ms {
-            return;
+            // Whoever was asked again because nobody else claimed anything keeps nobody waiting who does now.
+            let fresh = |address: &Address| !self.has_failed(address) && !self.fetching.asked.contains_key(address);
+            if !self.fetching.asked_again || !ahead.iter().any(fresh) {
+                return;
+            }
+            self.fetching.patience_ms = 0;
         }
         // Execution sets the pace: what waits for it is held in memory, and it names the validators that what follows the last
         // block of an epoch is judged by. With a gap, what lies behind it waits for this.
@@ -279,23 +286,22 @@ impl Machine {
         }
         // Another's answer may be why this replica asks again, long before the last one asked is late.
         let is_late = |last: &Address| self.fetching.asked.get(last).is_some_and(|late_at| *late_at <= now);
-        if let Some(late) = self.fetching.asked_last.filter(is_late) {
+        let in_vain = self.fetching.asked_last.filter(is_late);
+        if let Some(late) = in_vain {
             self.note_failure(late);
         }
-        // Those who lately kept this replica waiting in vain come after those who did not: a liar costs one wait a minute. Not
-        // longer, for a slow line does the same to the honest, and whoever is left then could give one block at a time.
-        let failed = |address: &Address| {
-            let at = self.peers.get(address).and_then(|peer| peer.range_failed_ms);
-            at.is_some_and(|at| now.saturating_sub(at) < RANGE_FAILURE_MS)
-        };
-        let any_good = ahead.iter().any(|address| !failed(address));
-        let ahead = ahead.iter().filter(|address| !any_good || !failed(address));
+        let any_good = ahead.iter().any(|address| !self.has_failed(address));
+        let ahead = ahead.iter().filter(|address| !any_good || !self.has_failed(address));
         // The one asked longest ago: whoever claims more or less from one question to the next can only pass over himself. At first
-        // in an order of this replica's own.
+        // in an order of this replica's own. After a pause in vain one who gave: the silent, who could all wait for their first
+        // turn, do not follow one upon the other, and pauses stay short.
         let own = self.config.me.unwrap_or(Address([0; 32]));
         let rank = |address: &Address| Hash::of(&[&own.as_bytes()[..], address.as_bytes()].concat());
-        let turn = |address: &Address| self.peers.get(address).map_or(0, |peer| peer.range_turn);
-        let Some(chosen) = ahead.min_by_key(|address| (turn(address), rank(address))).copied() else { return };
+        let order = |address: &&Address| {
+            let (turn, gave) = self.peers.get(*address).map_or((0, false), |peer| (peer.range_turn, peer.range_given));
+            (in_vain.is_some() && !gave, turn, rank(address))
+        };
+        let Some(chosen) = ahead.min_by_key(order).copied() else { return };
         self.fetching.range_turn = self.fetching.range_turn.saturating_add(1);
         if let Some(peer) = self.peers.get_mut(&chosen) {
             peer.range_turn = self.fetching.range_turn;
@@ -305,7 +311,7 @@ impl Machine {
         self.fetching.patience_ms =
             self.fetching.patience_ms.saturating_mul(2).clamp(least, RANGE_PATIENCE_MAX_MS.max(least));
         self.fetching.ask_range_at_ms = now.saturating_add(self.fetching.patience_ms);
-        self.fetching.asked.insert(chosen, self.fetching.ask_range_at_ms);
+        self.fetching.asked_again = self.fetching.asked.insert(chosen, self.fetching.ask_range_at_ms).is_some();
         let to = if self.fetching.proof_first && gap.is_none() { tip } else { from.plus(FETCH_BLOCKS) };
         out.push(Action::Ask(chosen, Fetch::Blocks { from, to }));
     }
@@ -326,10 +332,18 @@ impl Machine {
         bytes
     }
 
+    /// Whether a peer kept this replica waiting in vain lately: such come after those who did not, and a liar costs one wait a minute.
+    /// Not longer, for a slow line does the same to the honest, and whoever is left then could give one block at a time.
+    fn has_failed(&self, peer: &Address) -> bool {
+        let at = self.peers.get(peer).and_then(|peer| peer.range_failed_ms);
+        at.is_some_and(|at| self.now.mono_ms.saturating_sub(at) < RANGE_FAILURE_MS)
+    }
+
     pub(super) fn note_failure(&mut self, peer: Address) {
         let now = self.now.mono_ms;
         if let Some(peer) = self.peers.get_mut(&peer) {
             peer.range_failed_ms = Some(now);
+            peer.range_given = false;
         }
     }
 
@@ -400,6 +414,7 @@ impl Machine {
             self.fetching.patience_ms = 0;
             if let Some(peer) = self.peers.get_mut(&from) {
                 peer.range_failed_ms = None;
+                peer.range_given = true;
             }
         }
         let Some(range) = range else {

@@ -138,6 +138,8 @@ struct Peer {
     far_ahead: bool,
     /// When it last was asked for blocks and gave none of use in time, since it last did.
     range_failed_ms: Option<u64>,
+    /// It gave what it was asked for last.
+    range_given: bool,
     /// The last question for blocks that it was asked, counted from 1; 0: none yet.
     range_turn: u64,
     /// What it had announced of this replica's lane when last looked at, and since when. Rule D1.

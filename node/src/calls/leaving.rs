@@ -2,7 +2,7 @@
 //!
 //! HTTP/2 lets a client stop an answer by closing its window, with the connection alive: nothing on the way then times out, and
 //! what the answer holds is held for as long as the client likes. So the connection is closed where an answer lies untaken, and
-//! where the answers of all connections come to more than there is room for, the oldest of whoever holds most ([`super::room`]).
+//! where the answers of all connections come to more than there is room for, the oldest ([`super::room`]).
 //!
 //! Whatever is handed over lies in the connection until it is written: behind a window that the client keeps closed, or a line that
 //! is slow. So an answer is handed over in pieces, which count until they are gone; but for the last of each message, which is

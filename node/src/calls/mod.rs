@@ -41,7 +41,7 @@ pub(crate) struct Bounds {
     /// How long an answer may lie untaken; after: the connection is closed.
     pub untaken: Duration,
     /// Bytes of answers that are leaving, over all connections; above: the connection of the one on its way for
-    /// longest is closed, of those of whoever holds most.
+    /// longest is closed, see [`room`].
     pub leaving_bytes_max: usize,
     /// The path of a call whose request does not end; what arrives there is for its service to bound.
     pub endless: Option<&'static str>,

@@ -1,10 +1,9 @@
-//! Room for bytes that are on their way, over all connections, because memory is one. Above the bound **the oldest goes of whoever
-//! holds most**, not the newest: who is slow holds bytes only while nobody else needs them, and what moves at the pace of a network
-//! is never the oldest for long. Validators are told apart by their keys, so that however many of them fill the room, each keeps an
-//! equal part of it; clients cannot be, and count as one.
+//! Room for bytes that are on their way, over all connections, because memory is one. Above the bound **the oldest goes**, not the
+//! newest: who is slow holds bytes only while nobody else needs them, and what moves at the pace of a network is never the oldest for
+//! long. Validators are told apart by their keys, and only who holds at least an equal part loses any: however many of them fill the
+//! room, that much is left to each. Clients cannot be told apart, and count as one.
 
 use std::{
-    cmp::Reverse,
     collections::BTreeMap,
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -72,8 +71,8 @@ impl<T> Room<T> {
         Place { owner, id }
     }
 
-    /// Counts `bytes` for a place, and takes it if it alone is beyond the bound, or else the oldest places of whoever holds most
-    /// until all that stay are within it. Who lost a place is returned.
+    /// Counts `bytes` for a place, and takes it if it alone is beyond the bound, or else the oldest places of those who hold an equal
+    /// part or more, until all that stay are within it. Who lost a place is returned.
     pub(super) fn hold(&self, place: Place, bytes: usize) -> Vec<T> {
         let held = &mut *self.held();
         let Some(share) = held.owners.get_mut(&place.owner) else { return Vec::new() };
@@ -84,7 +83,7 @@ impl<T> Room<T> {
         let is_too_much = holding.bytes > self.bytes_max;
         let mut lost: Vec<T> = is_too_much.then(|| held.remove(place)).flatten().into_iter().collect();
         while held.bytes > self.bytes_max
-            && let Some(oldest) = held.oldest_of_the_largest()
+            && let Some(oldest) = held.oldest_of_the_large()
         {
             lost.extend(held.remove(oldest));
         }
@@ -104,13 +103,13 @@ impl<T> Room<T> {
 }
 
 impl<T> Held<T> {
-    fn oldest_of_the_largest(&self) -> Option<Place> {
+    fn oldest_of_the_large(&self) -> Option<Place> {
+        let large = |(_, share): &(&Owner, &Share<T>)| share.bytes.saturating_mul(self.owners.len()) >= self.bytes;
         let oldest = |(owner, share): (&Owner, &Share<T>)| {
             let (id, _) = share.holdings.first_key_value()?;
-            Some((share.bytes, Reverse(*id), *owner))
+            Some(Place { owner: *owner, id: *id })
         };
-        let (_, Reverse(id), owner) = self.owners.iter().filter_map(oldest).max()?;
-        Some(Place { owner, id })
+        self.owners.iter().filter(large).filter_map(oldest).min_by_key(|place| place.id)
     }
 
     fn remove(&mut self, place: Place) -> Option<T> {
@@ -130,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_oldest_goes_of_whoever_holds_most() {
+    fn the_oldest_goes_of_those_who_hold_an_equal_part_or_more() {
         let room = Room::new(100);
         let enter = |owner: u8, bytes: usize| room.hold(room.enter(Some(Address([owner; 32])), owner), bytes);
         let slow = room.enter(Some(Address([1; 32])), 1);
@@ -148,8 +147,8 @@ mod tests {
         room.leave(slow);
         assert_eq!(room.held_now(), (70, 2));
         assert!(enter(4, 30).is_empty());
-        // Its two are more than the other's one.
-        assert_eq!(enter(5, 1), [4]);
+        // Both others hold more than a third by now.
+        assert_eq!(enter(5, 1), [3]);
         // Beyond the bound alone.
         assert_eq!(enter(6, 101), [6]);
         assert_eq!(room.held_now(), (66, 3));

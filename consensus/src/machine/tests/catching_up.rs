@@ -556,6 +556,73 @@ fn rule_s2_no_claim_takes_the_turns_of_others() {
     }
 }
 
+/// The silent could all wait for their first turn, and would follow one upon the other, each with a longer pause.
+#[test]
+fn rule_s2_after_a_pause_in_vain_one_is_asked_who_gave() {
+    for honest in 1..4u32 {
+        let (mut machine, blocks) = stretch(3, 1, 8);
+        machine.resume(NOW, &mut Vec::new());
+        let name = |place: u32| Address([place as u8 + 1; 32]);
+        let tell = |machine: &mut Machine, ms: u64, places: &[u32]| {
+            let mut out = Vec::new();
+            for place in places {
+                let message = have_at(*place, ms, vec![Tip::START; 4], Height(90));
+                machine.handle(later(ms), Event::Message { from: name(*place), message }, &mut out);
+            }
+            range_asked(&out)
+        };
+        let mut asked = tell(&mut machine, 1, &[honest]).unwrap();
+        let all = [1, 2, 3];
+        tell(&mut machine, 2, &all);
+        let mut block = blocks[0].clone();
+        block.commit = Some(committed(block.header.fields()));
+        give(&mut machine, &mut asked, vec![block]);
+        let first = asked.0;
+        assert_ne!(first, name(honest));
+        let mut out = Vec::new();
+        machine.handle(later(4000), Event::Tick, &mut out);
+        assert_eq!(range_asked(&out), Some((name(honest), Height(2))));
+        // It is silent this time, like all others: the one that had no turn yet is next.
+        out.clear();
+        machine.handle(later(8000), Event::Tick, &mut out);
+        let (last, _) = range_asked(&out).unwrap();
+        assert!(last != first && last != name(honest));
+        // Who gave once and is silent by now is one of the silent.
+        out.clear();
+        machine.handle(later(16_000), Event::Tick, &mut out);
+        assert_eq!(range_asked(&out), Some((first, Height(2))));
+    }
+}
+
+/// Pauses for one who claims what nobody else has grow long; they end when somebody else claims it, too.
+#[test]
+fn rule_s2_nobody_is_kept_waiting_by_one_who_is_asked_again_and_again() {
+    let (mut machine, _) = stretch(1, 1, 8);
+    machine.resume(NOW, &mut Vec::new());
+    let tell = |machine: &mut Machine, ms: u64, place: u32| {
+        let mut out = Vec::new();
+        let message = have_at(place, ms, vec![Tip::START; 4], Height(90));
+        machine.handle(later(ms), Event::Message { from: Address([place as u8 + 1; 32]), message }, &mut out);
+        range_asked(&out).map(|(to, _)| to)
+    };
+    let liar = Address([2; 32]);
+    assert_eq!(tell(&mut machine, 1, 1), Some(liar));
+    let mut times = Vec::new();
+    for ms in (100..65_000).step_by(100) {
+        let mut out = Vec::new();
+        machine.handle(later(ms), Event::Tick, &mut out);
+        times.extend(range_asked(&out).map(|(to, _)| (to, ms)));
+    }
+    assert_eq!(times, [2100, 6100, 14_100, 30_100, 62_100].map(|ms| (liar, ms)));
+    assert_eq!(tell(&mut machine, 65_000, 2), Some(Address([3; 32])));
+    // With a pause as short as the first.
+    let mut out = Vec::new();
+    machine.handle(later(66_900), Event::Tick, &mut out);
+    assert_eq!((range_asked(&out), tell(&mut machine, 66_950, 3)), (None, None));
+    machine.handle(later(67_000), Event::Tick, &mut out);
+    assert!(range_asked(&out).is_some());
+}
+
 /// On a slow line each question more leaves less of it for those before: the pauses between them grow until one block may take as
 /// long as a driver waits for it.
 #[test]
