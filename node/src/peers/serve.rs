@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -342,6 +343,47 @@ impl Peers {
     }
 }
 
+/// A stream whose items are made one by one, each once somebody asks for it: what lies here is counted nowhere.
+struct OnDemand<T> {
+    wanted: mpsc::Sender<()>,
+    made: mpsc::Receiver<T>,
+    is_asked: bool,
+}
+
+/// Where its items are asked for.
+struct Wanted<T> {
+    wanted: mpsc::Receiver<()>,
+    made: mpsc::Sender<T>,
+}
+
+fn on_demand<T>() -> (Wanted<T>, OnDemand<T>) {
+    let ((wanted, asked), (made, taken)) = (mpsc::channel(1), mpsc::channel(1));
+    (Wanted { wanted: asked, made }, OnDemand { wanted, made: taken, is_asked: false })
+}
+
+impl<T> Wanted<T> {
+    /// Waits until the next item is wanted; none: no more will be.
+    async fn next(&mut self) -> Option<mpsc::Permit<'_, T>> {
+        self.wanted.recv().await?;
+        self.made.reserve().await.ok()
+    }
+}
+
+impl<T> Stream for OnDemand<T> {
+    type Item = T;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<T>> {
+        if !self.is_asked {
+            self.is_asked = true;
+            // There is room, or nobody makes any more.
+            let _ = self.wanted.try_send(());
+        }
+        let item = ready!(self.made.poll_recv(context));
+        self.is_asked = false;
+        Poll::Ready(item)
+    }
+}
+
 type AnswerStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 #[tonic::async_trait]
@@ -407,27 +449,26 @@ impl ConsensusService for Service {
         let mut question = request.into_inner();
         let caller = question.caller.take();
         let place = self.caller(connection, caller, &question.encode_to_vec(), Kind::Range)?;
-        let (sender, receiver) = mpsc::channel(1);
+        let (mut wanted, blocks) = on_demand();
         let peers = self.peers.clone();
         let asked = wire::asked_blocks(&question);
         tokio::spawn(async move {
             let mut sent = 0usize;
             for height in asked.first..=asked.last {
-                // Nothing is read before the one before it is taken: what lies here is counted nowhere.
-                let Ok(room) = sender.reserve().await else { return };
+                let Some(wanted) = wanted.next().await else { return };
                 let reading = peers.clone();
                 let whole = height <= asked.last_whole && sent <= ANSWER_BYTES_MAX;
                 let block = tokio::task::spawn_blocking(move || reading.read_block(height, whole)).await;
                 let Ok(Some(block)) = block else { return };
                 sent = sent.saturating_add(block.encoded_len());
                 let enough = (height >= asked.last_whole || sent > ANSWER_BYTES_MAX) && block.commit.is_some();
-                room.send(Ok(block));
+                wanted.send(Ok(block));
                 if enough {
                     return;
                 }
             }
         });
-        Ok(answer(Box::pin(ReceiverStream::new(receiver)), place))
+        Ok(answer(Box::pin(blocks), place))
     }
 
     async fn fetch_batches(
@@ -512,6 +553,10 @@ impl Peers {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use tokio_stream::StreamExt as _;
+
     use super::*;
 
     #[test]
@@ -535,6 +580,42 @@ mod tests {
         assert_eq!(open.streams[&peer].len(), STREAMS_PER_PEER_MAX);
         // Another's places are its own.
         assert!(open.take_stream(Address([2; 32]), 1).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_block_is_read_once_it_is_asked_for() {
+        let (mut wanted, mut blocks) = on_demand();
+        let (reads, slowly) = (Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(0)));
+        let (counting, waiting) = (reads.clone(), slowly.clone());
+        tokio::spawn(async move {
+            while let Some(wanted) = wanted.next().await {
+                let read = counting.fetch_add(1, Ordering::SeqCst) + 1;
+                waiting.acquire().await.unwrap().forget();
+                wanted.send(read);
+            }
+        });
+        let read = async || {
+            for _ in 0..5 {
+                tokio::task::yield_now().await;
+            }
+            reads.load(Ordering::SeqCst)
+        };
+        assert_eq!(read().await, 0);
+        for block in 1..=3 {
+            // However often it is asked for before it is there.
+            for _ in 0..3 {
+                let polled =
+                    std::future::poll_fn(|context| Poll::Ready(Pin::new(&mut blocks).poll_next(context))).await;
+                assert!(polled.is_pending());
+                assert_eq!(read().await, block);
+            }
+            slowly.add_permits(1);
+            assert_eq!((blocks.next().await, read().await), (Some(block), block));
+        }
+
+        let (mut wanted, mut blocks) = on_demand();
+        tokio::spawn(async move { wanted.next().await.unwrap().send(1) });
+        assert_eq!((blocks.next().await, blocks.next().await), (Some(1), None));
     }
 
     #[test]
