@@ -1,6 +1,7 @@
 //! One machine alone, told what a leader proposes: it votes, waits, or gives up.
 
 mod catching_up;
+mod ranges;
 
 use bytes::Bytes;
 use tally_types::{
