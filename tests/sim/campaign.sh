@@ -42,7 +42,7 @@ chunks=$(seq "$first" "$chunk" $((first + seeds - 1)))
 for first in $chunks; do
     if [ -e "$folder/$first.log" ]; then cat "$folder/$first.log"; fi
 done | awk '/ seeds from / {seeds += $1; events += $5} /processor time/ {seconds += $1}
-    END {printf "%d seeds, %d events, %.0f events per second of processor time\n", seeds, events, events / seconds}'
+    END {printf "%d seeds, %.0f events, %.0f events per second of processor time\n", seeds, events, events / seconds}'
 for first in $chunks; do
     if [ -e "$folder/$first.failed" ]; then exit 1; fi
 done
