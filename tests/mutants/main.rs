@@ -1,7 +1,7 @@
 //! Plausible mistakes, and whether the simulated worlds find them.
 //!
 //! ```sh
-//! cargo run --example mutants              # every mutant: builds and runs each, 17 to 37 minutes on two cores
+//! cargo run --example mutants              # every mutant: builds and runs each, 17 minutes on two fast cores
 //! cargo run --example mutants -- fee-burnt # some
 //! ```
 //!

@@ -223,7 +223,7 @@ fn a_file_that_ends_at_any_byte_gives_all_that_is_whole_or_is_refused() {
     let written: Vec<&Record> = WRITTEN.tape.groups.iter().flatten().collect();
     for (name, segment) in disk.list().unwrap().iter().zip(1u64..) {
         let bytes = disk.bytes(name).unwrap();
-        // Within the last group of a segment that others follow a batch may be lost, so each of its sectors is tried always.
+        // Within the last group of a sealed segment a record that is not vital may be lost: its last sectors are tried always.
         let last = ends.iter().rfind(|(at, ..)| *at == segment).map_or(0, |(_, end, _)| end / SECTOR_BYTES as u64);
         let sectors = (last.saturating_sub(16)..last).map(|sector| sector * SECTOR_BYTES as u64);
         for length in places(bytes.len() as u64, 4099).chain(sectors) {
@@ -267,7 +267,7 @@ fn a_file_that_ends_at_any_byte_gives_all_that_is_whole_or_is_refused() {
             }
         }
     }
-    println!("{images} lengths, {refused} of them refused, {short} without the last groups, {holed} without a batch");
+    println!("{images} lengths, {refused} of them refused, {short} without the last groups, {holed} with a hole");
     assert!(refused > 0 && short > 0 && holed > 0);
 }
 
