@@ -105,6 +105,7 @@ pub struct Signer {
     pub key: PublicKey,
 }
 
+/// Up to eight bytes.
 fn word(bytes: &[u8]) -> u64 {
     let mut word = [0; 8];
     word[..bytes.len()].copy_from_slice(bytes);
@@ -119,8 +120,9 @@ pub fn fold(one: u64, two: u64) -> u64 {
 
 fn keyed_hash(secret: [u64; 2], bytes: &[u8]) -> Signature {
     let [mut one, mut two] = secret;
-    for chunk in bytes.chunks(8) {
-        let next = word(chunk);
+    let (words, rest) = bytes.as_chunks();
+    let words = words.iter().map(|bytes| u64::from_le_bytes(*bytes));
+    for next in words.chain((!rest.is_empty()).then(|| word(rest))) {
         one = fold(one ^ next, 0x9e37_79b9_7f4a_7c15) ^ two;
         two = fold(two.wrapping_add(next), 0xd6e8_feb8_6659_fd93).rotate_left(29);
     }

@@ -123,6 +123,8 @@ pub struct World {
     /// Whether the transactions of a batch are well formed and signed.
     pub good_batches: HashMap<Hash, bool>,
     queue: BTreeMap<u64, VecDeque<Happening>>,
+    /// Of milliseconds that are over: with room for what the next ones bring.
+    emptied: Vec<VecDeque<Happening>>,
 }
 
 impl World {
@@ -163,6 +165,7 @@ impl World {
             hung_up: HashMap::new(),
             good_batches: HashMap::new(),
             queue: BTreeMap::new(),
+            emptied: Vec::new(),
             setup,
         };
         world.begin();
@@ -219,7 +222,8 @@ impl World {
     }
 
     pub fn at(&mut self, delay: u64, happening: Happening) {
-        self.queue.entry(self.now + delay).or_default().push_back(happening);
+        let due = self.queue.entry(self.now + delay);
+        due.or_insert_with(|| self.emptied.pop().unwrap_or_default()).push_back(happening);
     }
 
     /// Whether things still go wrong.
@@ -243,9 +247,7 @@ impl World {
                     self.now = at;
                     self.happen(happening);
                 }
-                None => {
-                    entry.remove();
-                }
+                None => self.emptied.push(entry.remove()),
             }
         }
         self.now = until;

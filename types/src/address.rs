@@ -16,8 +16,10 @@ const LAST_DATA_CHARACTER: usize = 57;
 ///
 /// That the 32 bytes are a key somebody can sign with is checked where an account is opened, not here:
 /// [`crate::signature::PublicKey::is_usable`].
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Address(pub [u8; 32]);
+
+crate::order::ordered_as_bytes!(Address);
 
 /// Why a text is not an address.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]

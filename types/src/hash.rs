@@ -28,8 +28,10 @@ pub const TAG_HEADER: &str = "tally.header.v1";
 pub const TAG_VALIDATOR_SET: &str = "tally.validator-set.v1";
 
 /// A SHA-256 digest. Shown, and read, as 64 lower-case hex digits.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Hash(pub [u8; 32]);
+
+crate::order::ordered_as_bytes!(Hash);
 
 impl Hash {
     /// 32 zero bytes: "none yet" wherever a hash may be missing.

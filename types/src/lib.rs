@@ -40,6 +40,7 @@ pub mod hash;
 pub mod have;
 pub mod header;
 pub mod number;
+mod order;
 pub mod proposal;
 pub mod signature;
 pub mod transaction;

@@ -16,8 +16,10 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 use crate::{address::Address, hash::Hash};
 
 /// An Ed25519 public key, as bytes: not necessarily one that anybody can sign with.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PublicKey(pub [u8; 32]);
+
+crate::order::ordered_as_bytes!(PublicKey);
 
 impl PublicKey {
     /// Whether this is a key somebody can hold: the canonical encoding of a curve point of prime order. Asked once, when

@@ -111,8 +111,8 @@ pub(super) struct Fetching {
     /// What this turn found missing, by hash or digest.
     pub needs: BTreeMap<Hash, Need>,
     asking: BTreeMap<Hash, Asking>,
-    /// What a weak quorum announced and is not held here, as of `moves`.
-    lacking: Vec<Lacking>,
+    /// What a weak quorum announced and is not held here, by digest, as of `moves`.
+    lacking: Vec<(Hash, Need)>,
     lacking_at: u64,
     /// A certificate names a block far above the final tip.
     pub behind: bool,
@@ -165,15 +165,11 @@ impl Machine {
         }
         if self.fetching.lacking_at != self.moves {
             self.fetching.lacking_at = self.moves;
-            self.fetching.lacking = self.lanes.lacking();
+            self.fetching.lacking = self.lanes.lacking().into_iter().map(|lacking| self.need_of(&lacking)).collect();
         }
-        let lacking = std::mem::take(&mut self.fetching.lacking);
-        for Lacking { place, announced, missing: tip, above } in &lacking {
-            let what = Wanted::Batches { tip: *tip, above: *above };
-            let holders = self.addresses(self.lanes.announcers(*place, announced));
-            self.fetching.needs.entry(tip.digest).or_insert(Need { what, holders, others: Vec::new() });
+        for (digest, need) in &self.fetching.lacking {
+            self.fetching.needs.entry(*digest).or_insert_with(|| need.clone());
         }
-        self.fetching.lacking = lacking;
         let now = self.now.mono_ms;
         let (me, resend_ms) = (self.config.me, self.config.resend_ms);
         let needs = std::mem::take(&mut self.fetching.needs);
@@ -208,6 +204,12 @@ impl Machine {
         self.fetch_range(out);
     }
 
+    fn need_of(&self, lacking: &Lacking) -> (Hash, Need) {
+        let what = Wanted::Batches { tip: lacking.missing, above: lacking.above };
+        let holders = self.addresses(self.lanes.announcers(lacking.place, &lacking.announced));
+        (lacking.missing.digest, Need { what, holders, others: Vec::new() })
+    }
+
     /// The highest final height that a weak quorum of the stake claims to know or surpass: at least one of them is honest.
     pub(super) fn highest_claimed(&self) -> Height {
         let set = self.agreement.set();
@@ -240,17 +242,20 @@ impl Machine {
     /// the payload of one that is final here is missing.
     fn fetch_range(&mut self, out: &mut Vec<Action>) {
         let (now, tip) = (self.now.mono_ms, self.chain.tip_height());
-        // Its own HAVEs made this replica one of those heard.
-        let others = || self.peers.iter().filter(|(address, _)| Some(**address) != self.config.me);
         // Final blocks are given once they are executed; the payload of those just made final may still come by itself.
         let claims = |peer: &super::Peer, gap: Option<Height>| {
             let claimed = peer.final_height;
             peer.far_ahead || gap.map_or(claimed > tip, |height| claimed.min(peer.executed) >= height)
         };
+        // Its own HAVEs made this replica one of those heard.
+        let claimants = |gap: Option<Height>| {
+            let claiming = self.peers.iter().filter(move |(_, peer)| claims(peer, gap));
+            claiming.map(|(address, _)| *address).filter(|address| Some(*address) != self.config.me)
+        };
         let due = self.fetching.payload_gap.filter(|(_, due)| *due <= now).map(|(height, _)| height);
-        let gap = due.filter(|height| others().any(|(_, peer)| claims(peer, Some(*height))));
+        let gap = due.filter(|height| claimants(Some(*height)).next().is_some());
         let from = gap.unwrap_or(tip.next());
-        let ahead: Vec<Address> = others().filter(|(_, peer)| claims(peer, gap)).map(|(address, _)| *address).collect();
+        let ahead: Vec<Address> = claimants(gap).collect();
         if ahead.is_empty() {
             self.fetching.lag_since_ms = None;
             self.fetching.behind = false;

@@ -34,10 +34,9 @@ use crate::{
 };
 use fetching::Fetching;
 
-/// Who leads a view, and what that was drawn from.
+/// Who leads a view: drawn from the seed of its epoch, which stands before that begins.
 #[derive(Clone, Copy, Debug)]
 struct Lead {
-    seed: Hash,
     epoch: Epoch,
     view: View,
     leader: u32,
@@ -332,13 +331,12 @@ impl Machine {
 
     fn leader_of(&self, view: View) -> u32 {
         let epoch = self.agreement.epoch();
-        let seed = self.seeds.get(&epoch).copied().unwrap_or(self.config.genesis_hash);
-        if let Some(lead) = self.leading.get().filter(|lead| (lead.seed, lead.epoch, lead.view) == (seed, epoch, view))
-        {
+        if let Some(lead) = self.leading.get().filter(|lead| (lead.epoch, lead.view) == (epoch, view)) {
             return lead.leader;
         }
-        let leader = self.agreement.set().leader(&seed, epoch, view);
-        self.leading.set(Some(Lead { seed, epoch, view, leader }));
+        let seed = self.seeds.get(&epoch).unwrap_or(&self.config.genesis_hash);
+        let leader = self.agreement.set().leader(seed, epoch, view);
+        self.leading.set(Some(Lead { epoch, view, leader }));
         leader
     }
 

@@ -341,18 +341,17 @@ impl Journal {
         }
         let [all, vital] = frame::bodies(&self.group);
         let (_, sealed) = self.framing.seal(self.end, self.next_sequence, [&all, &vital]);
-        let name = segment::file_name(self.header.segment);
         let end = self.end + sealed.len() as u64;
-        self.file.write_at(self.end, &sealed).map_err(|source| self.failed("write", &name, source))?;
+        self.file.write_at(self.end, &sealed).map_err(|source| self.failed("write", source))?;
         if end > self.size {
             self.size = end + self.config.reserve_bytes;
             match self.file.reserve(self.size) {
                 // Only a matter of speed: the group itself has found room.
                 Err(error) if takes_no_more(error.kind()) => {}
-                other => other.map_err(|source| self.failed("extend", &name, source))?,
+                other => other.map_err(|source| self.failed("extend", source))?,
             }
         }
-        self.file.sync().map_err(|source| self.failed("sync", &name, source))?;
+        self.file.sync().map_err(|source| self.failed("sync", source))?;
         self.end = end;
         self.next_sequence += 1;
         self.group.clear();
@@ -418,8 +417,9 @@ impl Journal {
         Ok(())
     }
 
-    fn failed(&self, doing: &'static str, name: &str, source: io::Error) -> JournalError {
-        JournalError::disk(doing, &*self.disk, name, source)
+    /// What went wrong with the segment that is written now.
+    fn failed(&self, doing: &'static str, source: io::Error) -> JournalError {
+        JournalError::disk(doing, &*self.disk, &segment::file_name(self.header.segment), source)
     }
 }
 

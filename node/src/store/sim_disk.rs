@@ -246,11 +246,17 @@ fn power_failed() -> Error {
 }
 
 impl FileState {
-    fn sector(&self, index: usize) -> [u8; SECTOR_BYTES] {
-        let mut sector = [0; SECTOR_BYTES];
+    /// What lies in a sector, up to the end of the file.
+    fn held(&self, index: usize) -> &[u8] {
         let start = (index * SECTOR_BYTES).min(self.bytes.len());
         let end = (start + SECTOR_BYTES).min(self.bytes.len());
-        if let (Some(held), Some(to)) = (self.bytes.get(start..end), sector.get_mut(..end - start)) {
+        self.bytes.get(start..end).unwrap_or_default()
+    }
+
+    fn sector(&self, index: usize) -> [u8; SECTOR_BYTES] {
+        let mut sector = [0; SECTOR_BYTES];
+        let held = self.held(index);
+        if let Some(to) = sector.get_mut(..held.len()) {
             to.copy_from_slice(held);
         }
         sector
@@ -261,7 +267,8 @@ impl FileState {
             unsynced.forgotten = false;
             return;
         }
-        let durable = Some(self.sector(index)).filter(|sector| *sector != ZEROS).map(Box::new);
+        let held = self.held(index);
+        let durable = (ZEROS.get(..held.len()) != Some(held)).then(|| Box::new(self.sector(index)));
         self.unsynced.insert(index, Unsynced { durable, forgotten: false });
     }
 
