@@ -297,16 +297,20 @@ impl<'a> Play<'a> {
         short_epochs().validators.get(place).map_or(Address([9; 32]), |member| member.address)
     }
 
-    /// Blocks that follow the final one as they should, with payload now and then, all in the view after the other.
+    /// Blocks that follow the final one as they should, with payload now and then, all in the view after the other; none where the
+    /// epoch is over and the next has not begun.
     fn good_blocks(&mut self) -> Vec<FetchedBlock> {
         let (status, agreement) = (self.machine.status(), self.machine.agreement());
         let (epoch, mut view) = (agreement.epoch(), agreement.view());
         let (validators, leader) = (agreement.set().hash(), agreement.set().place_of(&status.leader));
         let last = self.headers.iter().find(|header| header.hash() == status.final_hash);
-        let mut cut = last.filter(|last| last.epoch == epoch).map_or(vec![Tip::START; 4], |last| last.cut.clone());
+        let mut cut = last
+            .filter(|last| last.epoch == epoch && last.cut.len() == 4)
+            .map_or(vec![Tip::START; 4], |last| last.cut.clone());
         let (mut height, mut parent, mut time) = (status.final_height, status.final_hash, status.final_time);
         let all_certified = self.byte(2) == 0;
-        let count = 1 + self.byte(8);
+        let last_height = (epoch.0 + 1) * short_epochs().params.epoch_blocks;
+        let count = u64::from(1 + self.byte(8)).min(last_height.saturating_sub(height.0));
         let mut blocks = Vec::new();
         for place in 1..=count {
             let mut batches = Vec::new();
@@ -355,6 +359,9 @@ impl<'a> Play<'a> {
     /// The others are some blocks ahead, and it learns of them in one way or another.
     fn grow(&mut self) {
         let mut blocks = self.good_blocks();
+        if blocks.is_empty() {
+            return;
+        }
         if self.byte(2) == 0 {
             for FetchedBlock { header, batches, commit } in blocks {
                 if commit.is_some() {

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tally_consensus::{Action, Event, Machine, Now, Record, Voting};
+use tally_consensus::{Action, Event, Machine, Now, Record, ReplayError, Voting};
 use tally_types::UnixMillis;
 
 use crate::{
@@ -52,13 +52,14 @@ pub fn replica(bytes: &[u8]) {
 pub fn replay(bytes: &[u8]) {
     let (bends, decisions) = bytes.split_at(bytes.len().min(4 * BENT_MAX));
     let Play { mut records, machine, ordered, .. } = Play::of(decisions);
-    let again = taken_back(records.clone()).expect("its own journal is never refused");
+    let (again, refused) = taken_back(records.clone());
     // What is executed while a journal is taken back may lead further than it had led. With two commit certificates that contradict
-    // each other, which only these liars have, either may come first.
+    // each other, which only these liars have, either may come first, and what is built on one does not follow from the other.
     let stands =
         |machine: &Machine| (machine.agreement().epoch(), machine.agreement().view(), machine.status().final_height);
     let status = again.status();
     let forked = ordered.get(&status.final_height).is_some_and(|hash| *hash != status.final_hash);
+    assert!(forked || refused.is_none(), "its own journal is refused: {refused:?}");
     assert!(forked || stands(&again) >= stands(&machine), "{:?} after {:?}", stands(&again), stands(&machine));
     count(&REACHED.whole_journals, 1);
     for bend in bends.chunks_exact(4) {
@@ -80,18 +81,18 @@ pub fn replay(bytes: &[u8]) {
             }
         }
     }
-    if taken_back(records).is_some() {
+    if taken_back(records).1.is_none() {
         count(&REACHED.bent_journals, 1);
     }
 }
 
-/// What starts from these records; none: they are refused.
-fn taken_back(records: Vec<Record>) -> Option<Machine> {
+/// What starts from these records, or where it stood when one was refused.
+fn taken_back(records: Vec<Record>) -> (Machine, Option<ReplayError>) {
     let mut machine = machine(Voting::Allowed);
     for record in records {
         let mut out = Vec::new();
-        if machine.replay(record, &mut out).is_err() {
-            return None;
+        if let Err(refused) = machine.replay(record, &mut out) {
+            return (machine, Some(refused));
         }
         execute(&mut machine, out);
     }
@@ -101,7 +102,7 @@ fn taken_back(records: Vec<Record>) -> Option<Machine> {
         let now = Now { mono_ms: second * 1000, unix: unix.plus(second * 1000) };
         machine.handle(now, Event::Tick, &mut Vec::new());
     }
-    Some(machine)
+    (machine, None)
 }
 
 fn execute(machine: &mut Machine, mut out: Vec<Action>) {

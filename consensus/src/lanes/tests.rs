@@ -126,6 +126,17 @@ fn rule_d1_a_batch_is_sealed_at_once_unless_one_is_on_its_way() {
     assert!(own.seal(102).unwrap().bytes().len() <= BATCH_BYTES_MAX);
 }
 
+/// A quorum that orders what nobody sealed must not make an honest validator convict itself.
+#[test]
+fn rule_d2_a_lane_at_the_last_number_seals_no_second_batch_for_it() {
+    let mut own = lanes();
+    own.add_transactions(vec![Bytes::from_static(b"t")], 0);
+    for (last, due) in [(u64::MAX - 1, true), (u64::MAX, false)] {
+        own.ordered(&[Tip { seq: Seq(last), digest: Hash::of(b"made up") }; 4]);
+        assert_eq!(own.seal_due(0).is_some(), due);
+    }
+}
+
 #[test]
 fn rule_d4_announcements_count_by_digest_and_along_known_links_never_by_sequence() {
     let mut lanes = lanes();

@@ -34,6 +34,8 @@ impl Machine {
 
     fn finalize_by(&mut self, commit: &Arc<Certificate>, out: &mut Vec<Action>) {
         match self.chain.path(&commit.block) {
+            // Rule P5: no honest quorum goes past the last block of an epoch.
+            Path::Open(path) if path.last().is_some_and(|end| end.height > self.config.last_height(end.epoch)) => {}
             Path::Open(path) => {
                 for header in path {
                     let own = (header.hash() == commit.block).then(|| commit.clone());

@@ -533,6 +533,31 @@ fn blocks_of_three() -> (Machine, HeaderFields, Vec<Batch>) {
     first_block(0, 3)
 }
 
+/// Only a dishonest quorum signs such a certificate. Whether it comes before the next epoch is entered or after, as it may where a
+/// journal is taken back, must make no difference.
+#[test]
+fn rule_p5_nothing_is_final_past_the_last_block_of_an_epoch() {
+    let (mut machine, mut header, _) = short_epochs();
+    let mut tell = |header: &HeaderFields| {
+        machine.replay(Record::Header(Header::new(header.clone())), &mut Vec::new()).unwrap();
+        machine.replay(Record::Certificate(committed(header)), &mut Vec::new()).unwrap();
+        (machine.agreement().epoch(), machine.status().final_height)
+    };
+    let on_top = |header: &HeaderFields, epoch| {
+        let mut next = header.clone();
+        (next.epoch, next.height, next.view) = (epoch, header.height.next(), header.view.next());
+        (next.parent, next.time, next.cut) =
+            (Header::new(header.clone()).hash(), header.time.next(), vec![Tip::START; 4]);
+        next
+    };
+    assert_eq!(tell(&header), (Epoch(1), Height(1)));
+    // The first block's payload is missing: it is not executed, and nobody knows who votes in epoch 2.
+    header = on_top(&header, Epoch(1));
+    assert_eq!(tell(&header), (Epoch(1), Height(2)));
+    header = on_top(&header, Epoch(1));
+    assert_eq!(tell(&header), (Epoch(1), Height(2)));
+}
+
 /// A machine with epochs of so many blocks, and the first block: it orders three batches of lane 1.
 fn first_block(me: u32, epoch_blocks: u64) -> (Machine, HeaderFields, Vec<Batch>) {
     let mut config = config(me);
