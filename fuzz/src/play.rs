@@ -45,8 +45,6 @@ pub struct Play<'a> {
     asked: Option<Address>,
     /// What it wrote to its journal.
     pub records: Vec<Record>,
-    /// Blocks it gave out for execution, by height.
-    pub ordered: BTreeMap<Height, Hash>,
     /// How many it had executed.
     pub executed: u64,
 }
@@ -80,7 +78,6 @@ impl<'a> Play<'a> {
             signed: BTreeMap::new(),
             asked: None,
             records: Vec::new(),
-            ordered: BTreeMap::new(),
             executed: 0,
         };
         if play.byte(8) == 0 {
@@ -481,7 +478,6 @@ impl<'a> Play<'a> {
             match action {
                 Action::Persist(record) => self.records.push(record),
                 Action::Execute(order) => {
-                    self.ordered.insert(order.header.height, order.header.hash());
                     self.executions.push_back(execution_of(order.header.height));
                 }
                 Action::Ask(from, Fetch::Blocks { .. }) => self.asked = Some(from),

@@ -51,14 +51,13 @@ pub fn replica(bytes: &[u8]) {
 /// elsewhere or changed. It leads somewhere or is refused, and where it led the replica starts.
 pub fn replay(bytes: &[u8]) {
     let (bends, decisions) = bytes.split_at(bytes.len().min(4 * BENT_MAX));
-    let Play { mut records, machine, ordered, .. } = Play::of(decisions);
+    let Play { mut records, machine, .. } = Play::of(decisions);
     let (again, refused) = taken_back(records.clone());
     // What is executed while a journal is taken back may lead further than it had led. With two commit certificates that contradict
     // each other, which only these liars have, either may come first, and what is built on one does not follow from the other.
     let stands =
         |machine: &Machine| (machine.agreement().epoch(), machine.agreement().view(), machine.status().final_height);
-    let status = again.status();
-    let forked = ordered.get(&status.final_height).is_some_and(|hash| *hash != status.final_hash);
+    let forked = are_forked(&again, &machine);
     assert!(forked || refused.is_none(), "its own journal is refused: {refused:?}");
     assert!(forked || stands(&again) >= stands(&machine), "{:?} after {:?}", stands(&again), stands(&machine));
     count(&REACHED.whole_journals, 1);
@@ -84,6 +83,17 @@ pub fn replay(bytes: &[u8]) {
     if taken_back(records).1.is_none() {
         count(&REACHED.bent_journals, 1);
     }
+}
+
+/// Whether the final block of one does not lie on the other's chain.
+fn are_forked(one: &Machine, two: &Machine) -> bool {
+    let mut ends = [one, two].map(|machine| (machine, machine.status().final_height, machine.status().final_hash));
+    ends.sort_by_key(|(_, height, _)| *height);
+    let [(_, height, low), (machine, _, mut at)] = ends;
+    while let Some(header) = machine.lookup_header(&at).filter(|header| header.height > height) {
+        at = header.parent;
+    }
+    at != low
 }
 
 /// What starts from these records, or where it stood when one was refused.
