@@ -68,7 +68,7 @@ pub(crate) enum Path {
     Final,
     /// This header is missing.
     Missing(Hash),
-    /// It branches off below the final tip: no honest quorum makes such a thing.
+    /// It branches off below the final tip, or leaves out a height: no honest quorum makes such a thing.
     Conflict,
 }
 
@@ -179,18 +179,21 @@ impl Chain {
         if *hash == tip.hash || self.is_final(hash) {
             return Path::Final;
         }
-        let mut path = Vec::new();
+        let mut path: Vec<Header> = Vec::new();
         let mut at = *hash;
         while at != tip.hash {
             if self.is_final(&at) {
                 return Path::Conflict;
             }
             let Some(header) = self.open.get(&at) else { return Path::Missing(at) };
-            if header.height <= tip.height {
+            if header.height <= tip.height || path.last().is_some_and(|child| child.height != header.height.next()) {
                 return Path::Conflict;
             }
             path.push(header.clone());
             at = header.parent;
+        }
+        if path.last().is_some_and(|lowest| lowest.height != tip.height.next()) {
+            return Path::Conflict;
         }
         path.reverse();
         Path::Open(path)

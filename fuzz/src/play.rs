@@ -295,7 +295,7 @@ impl<'a> Play<'a> {
     }
 
     /// Blocks that follow the final one as they should, with payload now and then, all in the view after the other; none where the
-    /// epoch is over and the next has not begun.
+    /// epoch is over and the next has not begun, but for now and then.
     fn good_blocks(&mut self) -> Vec<FetchedBlock> {
         let (status, agreement) = (self.machine.status(), self.machine.agreement());
         let (epoch, mut view) = (agreement.epoch(), agreement.view());
@@ -307,7 +307,8 @@ impl<'a> Play<'a> {
         let (mut height, mut parent, mut time) = (status.final_height, status.final_hash, status.final_time);
         let all_certified = self.byte(2) == 0;
         let last_height = (epoch.0 + 1) * short_epochs().params.epoch_blocks;
-        let count = u64::from(1 + self.byte(8)).min(last_height.saturating_sub(height.0));
+        let left = if self.byte(16) == 0 { u64::MAX } else { last_height.saturating_sub(height.0) };
+        let count = u64::from(1 + self.byte(8)).min(left);
         let mut blocks = Vec::new();
         for place in 1..=count {
             let mut batches = Vec::new();

@@ -55,12 +55,13 @@ pub fn replay(bytes: &[u8]) {
     let (again, refused) = taken_back(records.clone());
     // What is executed while a journal is taken back may lead further than it had led. With two commit certificates that contradict
     // each other, which only these liars have, either may come first, and what is built on one does not follow from the other.
-    let stands =
-        |machine: &Machine| (machine.agreement().epoch(), machine.agreement().view(), machine.status().final_height);
+    let stands = |machine: &Machine| (machine.agreement().epoch(), machine.agreement().view());
+    let is_final = |machine: &Machine| machine.status().final_height;
     let forked = are_forked(&again, &machine);
     assert!(forked || refused.is_none(), "its own journal is refused: {refused:?}");
     assert!(forked || stands(&again) >= stands(&machine), "{:?} after {:?}", stands(&again), stands(&machine));
-    count(&REACHED.whole_journals, 1);
+    assert!(forked || is_final(&again) >= is_final(&machine), "{:?} after {:?}", is_final(&again), is_final(&machine));
+    count(&REACHED.whole_journals, u64::from(refused.is_none()));
     for bend in bends.chunks_exact(4) {
         let Some(at) = usize::from(u16::from_be_bytes([bend[0], bend[1]])).checked_rem(records.len()) else { return };
         match bend[2] % 4 {

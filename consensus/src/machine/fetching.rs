@@ -283,7 +283,7 @@ impl Machine {
         // Execution sets the pace: what waits for it is held in memory, and it names the validators that what follows the last
         // block of an epoch is judged by. With a gap, what lies behind it waits for this.
         let backlog = usize::try_from(EXECUTE_AHEAD.saturating_mul(2)).unwrap_or(usize::MAX);
-        let waits = gap.is_none() && (self.closing || self.execution.queue.len() > backlog);
+        let waits = gap.is_none() && (self.closing.is_some() || self.execution.queue.len() > backlog);
         if waits || self.unexecuted_bytes(gap.is_none()) > UNEXECUTED_BYTES_MAX {
             self.fetching.patience_ms = self.fetching.patience_ms.max(1);
             self.fetching.ask_range_at_ms = now.saturating_add(RANGE_PAUSE_MS);

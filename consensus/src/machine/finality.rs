@@ -34,8 +34,8 @@ impl Machine {
 
     fn finalize_by(&mut self, commit: &Arc<Certificate>, out: &mut Vec<Action>) {
         match self.chain.path(&commit.block) {
-            // Rule P5: no honest quorum goes past the last block of an epoch.
-            Path::Open(path) if path.last().is_some_and(|end| end.height > self.config.last_height(end.epoch)) => {}
+            // Rule P5: no honest quorum goes past the last block of its epoch.
+            Path::Open(path) if path.last().is_some_and(|end| end.height > self.last_height()) => {}
             Path::Open(path) => {
                 for header in path {
                     let own = (header.hash() == commit.block).then(|| commit.clone());
@@ -46,7 +46,7 @@ impl Machine {
                     self.execution.queue.push_back((header.clone(), base, own));
                     self.whole.remove(&header.hash());
                     if header.height == self.last_height() {
-                        self.close(&header);
+                        self.close(&header, commit);
                     }
                 }
                 self.moves = self.moves.wrapping_add(1);
@@ -71,11 +71,11 @@ impl Machine {
     }
 
     /// Rule P5: with its last block final, nothing more is signed in this epoch.
-    fn close(&mut self, last: &Header) {
-        self.closing = true;
+    fn close(&mut self, last: &Header, commit: &Arc<Certificate>) {
+        self.closing = Some(commit.clone());
         self.agreement.close();
         // seed_{e+2} is the hash of L_e.
-        self.seeds.insert(Epoch(last.epoch.0.saturating_add(2)), last.hash());
+        self.seeds.insert(self.agreement.epoch().next().next(), last.hash());
     }
 
     /// Gives final blocks out for execution, in order, as soon as their payload is here.
@@ -232,10 +232,9 @@ impl Machine {
     pub(super) fn enter_epoch(&mut self, out: &mut Vec<Action>) {
         let tip = self.chain.tip();
         let epoch = self.agreement.epoch().next();
-        let Some(commit) = self.agreement.commit().filter(|commit| self.closing && commit.block == tip.hash).cloned()
-        else {
-            return;
-        };
+        let Some(closing) = &self.closing else { return };
+        // A higher one for the same block, if there is one.
+        let commit = self.agreement.commit().filter(|commit| commit.block == tip.hash).unwrap_or(closing).clone();
         let Some(set) = self.sets.get(&epoch).cloned() else { return };
         if let Voting::From(Some(from)) = self.voting
             && epoch >= from
@@ -247,7 +246,7 @@ impl Machine {
         let keep = self.needed_by_final_blocks();
         self.agreement = Agreement::new(epoch, set.clone(), me, tip.hash, Some(commit));
         self.lanes.next_epoch(epoch, set, me, &keep, self.now.mono_ms);
-        self.closing = false;
+        self.closing = None;
         self.lower_commits.clear();
         self.chain.begin_epoch(epoch);
         self.whole.clear();

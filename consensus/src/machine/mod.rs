@@ -58,8 +58,8 @@ pub struct Machine {
     voting: Voting,
     /// The driver said that the journal is lost or a copy: what it says of voting does not count. Rule R3.
     restored: bool,
-    /// The last block of the epoch is final: nothing more is signed in it. Rule P5.
-    closing: bool,
+    /// The last block of the epoch is final, by this certificate: nothing more is signed in it. Rule P5.
+    closing: Option<Arc<Certificate>>,
     highest_commit: Option<Arc<Certificate>>,
     /// Highest commit certificate of a later epoch, for when that epoch is reached.
     ahead: Option<Arc<Certificate>>,
@@ -181,7 +181,7 @@ impl Machine {
             seeds: BTreeMap::from([(Epoch(0), genesis), (Epoch(1), genesis)]),
             voting,
             restored: voting != Voting::Allowed,
-            closing: false,
+            closing: None,
             highest_commit: None,
             ahead: None,
             lower_commits: Vec::new(),
