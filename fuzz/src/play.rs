@@ -294,8 +294,8 @@ impl<'a> Play<'a> {
         short_epochs().validators.get(place).map_or(Address([9; 32]), |member| member.address)
     }
 
-    /// Blocks that follow the final one as they should, with payload now and then, all in the view after the other; none where the
-    /// epoch is over and the next has not begun, but for now and then.
+    /// Blocks that follow the final one as they should, with payload now and then, all in the view after the other. They end
+    /// with the epoch, and now and then they do not.
     fn good_blocks(&mut self) -> Vec<FetchedBlock> {
         let (status, agreement) = (self.machine.status(), self.machine.agreement());
         let (epoch, mut view) = (agreement.epoch(), agreement.view());
