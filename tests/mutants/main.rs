@@ -5,8 +5,6 @@
 //! cargo run --example mutants -- fee-burnt # some
 //! ```
 //!
-//! With `--release` worlds are faster, and there is more to build.
-//!
 //! `list.toml` has them, as changes of source: production code has no switches. Each is built in a copy of the tree under
 //! `target/mutants` and given to a test of `tests/sim`, which has to fail within [`SEEDS_MAX`] seeds. `cargo test` checks that
 //! the list fits the source and that docs/testing.md says what became of each.
@@ -174,9 +172,6 @@ fn verdict(copy: &Path, mutant: &Mutant) -> Result<Found, String> {
     let mut cargo = cargo(copy);
     // The workspace as a whole has the features that its tests are built with.
     cargo.args(["test", "--workspace", "--test", "sim", "--no-run", "--message-format", "json"]);
-    if !cfg!(debug_assertions) {
-        cargo.arg("--release");
-    }
     let built = cargo.stderr(Stdio::piped()).output().map_err(|error| format!("cargo: {error}"))?;
     if !built.status.success() {
         return Err(format!("it does not build:\n{}", String::from_utf8_lossy(&built.stderr)));

@@ -19,7 +19,7 @@ fi
 folder=${3:-target/worlds/$(git rev-parse --short HEAD)}
 chunk=2500
 mkdir -p "$folder"
-binary=${SIM_BINARY:-$(cargo test --profile campaign --test sim --no-run --message-format json 2>/dev/null |
+binary=${SIM_BINARY:-$(cargo test --release --test sim --no-run --message-format json 2>/dev/null |
     sed -n 's/.*"name":"sim".*"executable":"\([^"]*\)".*/\1/p')}
 
 run() {
