@@ -67,8 +67,7 @@ impl Lanes {
     }
 
     fn clear_lanes(&mut self) {
-        let count = self.set.len();
-        self.lanes = (0..count).map(|_| Lane::new(count)).collect();
+        self.lanes = self.set.places().map(|_| Lane::new(&self.set)).collect();
     }
 
     /// Rule P5: the lanes of an epoch end with it. What is not ordered lapses; this replica's own transactions among it wait
@@ -308,7 +307,6 @@ impl Lanes {
 
     /// Notes what `place` announced. Rule D4.
     pub fn announce(&mut self, place: u32, tips: &[Tip]) {
-        let Ok(place) = usize::try_from(place) else { return };
         for (lane, tip) in self.lanes.iter_mut().zip(tips) {
             lane.announce(place, tip, &self.set);
         }
@@ -511,18 +509,27 @@ impl Lanes {
         Ok(chain)
     }
 
+    /// The highest tip that a weak quorum announced, above what was accepted. Rule D4.
+    fn ahead(&mut self, place: u32) -> Option<Tip> {
+        let lane = self.lane(place)?;
+        if let Some(known) = lane.ahead {
+            return known;
+        }
+        let above = lane.tip.seq;
+        // Mostly nobody is ahead.
+        let any = lane.announced.iter().any(|announced| announced.highest > above);
+        let ahead =
+            if any { self.tip_announced_by(place, above, LANE_WINDOW, Backing::WeakQuorum, false) } else { None };
+        self.lane_mut(place)?.ahead = Some(ahead);
+        ahead
+    }
+
     /// Per lane, the highest batch missing behind a tip that a weak quorum announced. Rule D4.
-    pub fn lacking(&self) -> Vec<Lacking> {
+    pub fn lacking(&mut self) -> Vec<Lacking> {
         let mut lacking = Vec::new();
-        for (place, lane) in self.set.places().zip(&self.lanes) {
+        for place in self.set.places() {
+            let (Some(announced), Some(lane)) = (self.ahead(place), self.lane(place)) else { continue };
             let above = lane.tip.seq;
-            // Asked on every turn, and mostly nobody is ahead.
-            if lane.announced.iter().all(|announced| announced.highest <= above) {
-                continue;
-            }
-            let Some(announced) = self.tip_announced_by(place, above, LANE_WINDOW, Backing::WeakQuorum, false) else {
-                continue;
-            };
             let mut missing = announced;
             while missing.seq > above
                 && let Some(batch) = self.held.get(&missing.digest)

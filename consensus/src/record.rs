@@ -115,9 +115,10 @@ impl Record {
     pub fn encode(&self) -> Bytes {
         let mut bytes = BytesMut::new();
         match self {
-            Record::Certificate(certificate) => bytes.put_slice(&certificate.encode()),
+            Record::Certificate(certificate) => return certificate.encode().into(),
             Record::Header(header) => return header.bytes().clone(),
             Record::Accepted(batch, signature) => {
+                bytes.reserve(signature.0.len().saturating_add(batch.bytes().len()));
                 bytes.put_slice(&signature.0);
                 bytes.put_slice(batch.bytes());
             }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tally_types::{
-    Address, Batch, Certificate, Epoch, Hash, Have, Header, Proposal, Signature, SignedBatch, SignedBytes, View,
-    ViewChange, Vote, VoteKind, have::HaveVector, proposal, vote::Ballot,
+    Address, Batch, Certificate, Epoch, Hash, Header, Proposal, Signature, SignedBatch, SignedBytes, View, ViewChange,
+    Vote, VoteKind, have::HaveVector, proposal, vote::Ballot,
 };
 
 use crate::event::Message;
@@ -86,11 +86,7 @@ impl Unsigned {
                 let signature = sign(&batch.signed_bytes(genesis, me));
                 Message::Batch(SignedBatch { batch, signature })
             }
-            Unsigned::Have { signer, vector } => {
-                let bytes = vector.encode();
-                let signature = sign(&vector.signed_bytes(genesis, &bytes));
-                Message::Have(Arc::new(Have { vector, bytes, signer, signature }))
-            }
+            Unsigned::Have { signer, vector } => Message::Have(Arc::new(vector.signed(genesis, signer, sign))),
         }
     }
 }

@@ -140,8 +140,6 @@ impl Sets {
         checks: &mut Vec<SignatureCheck>,
     ) -> Result<(), Judgement> {
         let (set, _) = self.set(certificate.epoch)?;
-        let needed = certificate.checks(genesis, set).map_err(|_| Judgement::Drop(Reject::Forged))?;
-        checks.extend(needed);
-        Ok(())
+        certificate.collect_checks(genesis, set, checks).map_err(|_| Judgement::Drop(Reject::Forged))
     }
 }

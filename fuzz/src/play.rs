@@ -13,8 +13,8 @@ use bytes::Bytes;
 use tally_consensus::{Action, Config, Event, Fetch, FetchedBlock, Machine, Message, Now, Record, Unsigned, Voting};
 use tally_ledger::Ledger;
 use tally_types::{
-    Address, Batch, Certificate, Epoch, Hash, Have, Header, Height, Proposal, Seq, Signature, SignedBatch, Tip,
-    UnixMillis, View, ViewChange, Vote, VoteKind,
+    Address, Batch, Certificate, Epoch, Hash, Header, Height, Proposal, Seq, Signature, SignedBatch, Tip, UnixMillis,
+    View, ViewChange, Vote, VoteKind,
     certificate::CertificateSignature,
     have::HaveVector,
     header::{Executed, HeaderFields},
@@ -282,8 +282,7 @@ impl<'a> Play<'a> {
                     view: self.view(),
                     final_height: Height(self.number()),
                 };
-                let bytes = vector.encode();
-                Message::Have(Arc::new(Have { vector, bytes, signer: self.place(), signature }))
+                Message::Have(Arc::new(vector.signed(&Hash::ZERO, self.place(), |_| signature)))
             }
             _ => Message::Certificates { entry: self.certificate(), highest_commit: self.certificate() },
         }
@@ -380,7 +379,7 @@ impl<'a> Play<'a> {
                 view: View(1),
                 final_height: last,
             };
-            let have = Have { bytes: vector.encode(), vector, signer: place, signature: Signature([7; 64]) };
+            let have = vector.signed(&Hash::ZERO, place, |_| Signature([7; 64]));
             self.say(Message::Have(Arc::new(have)));
         }
         for _ in 0..3 {

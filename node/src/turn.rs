@@ -19,17 +19,14 @@ pub struct Durable {
 
 /// Writes the records among `actions` as one group, with one sync; an overfull turn takes several. After an error the process
 /// must end: what the disk holds is unknown then.
-pub fn make_durable(journal: &mut Journal, actions: Vec<Action>) -> Result<Durable, JournalError> {
-    let mut durable = Durable { actions: Vec::with_capacity(actions.len()), ..Durable::default() };
+pub fn make_durable(journal: &mut Journal, mut actions: Vec<Action>) -> Result<Durable, JournalError> {
+    let mut durable = Durable::default();
     let mut writes = false;
-    for action in actions {
-        let Action::Persist(record) = action else {
-            durable.actions.push(action);
-            continue;
-        };
+    for action in &actions {
+        let Action::Persist(record) = action else { continue };
         writes = true;
-        let position = append(journal, &raw(&record))?;
-        match &record {
+        let position = append(journal, &raw(record))?;
+        match record {
             Record::Accepted(batch, _) | Record::Sealed(batch) | Record::Stored(batch) => {
                 durable.batches.extend(position.map(|position| (batch.digest(), position)));
             }
@@ -40,6 +37,8 @@ pub fn make_durable(journal: &mut Journal, actions: Vec<Action>) -> Result<Durab
     if writes {
         journal.sync()?;
     }
+    actions.retain(|action| !matches!(action, Action::Persist(_)));
+    durable.actions = actions;
     Ok(durable)
 }
 

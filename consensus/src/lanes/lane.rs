@@ -19,9 +19,13 @@ pub(super) struct Lane {
     pub early: BTreeMap<Seq, SignedBatch>,
     /// Per validator, what it announced.
     pub announced: Vec<Announced>,
+    /// How far each of them announced the chain accepted here, the furthest first.
+    far: Vec<(Seq, u32)>,
     /// How far a quorum, and a weak quorum, announced the chain accepted here. Counted when something changes: it is asked on
     /// every turn, for every lane.
     reached: Reached,
+    /// The highest tip above what was accepted that a weak quorum announced; outer `None`: to be found out anew. Rule D4.
+    pub ahead: Option<Option<Tip>>,
 }
 
 /// What one validator announced of a lane.
@@ -58,13 +62,17 @@ impl Backing {
 }
 
 impl Lane {
-    /// The lane at the start of an epoch with `count` validators.
-    pub fn new(count: usize) -> Lane {
-        Lane { announced: vec![Announced::default(); count], ..Lane::default() }
+    /// The lane at the start of an epoch with these validators.
+    pub fn new(set: &ValidatorSet) -> Lane {
+        let mut lane = Lane { announced: vec![Announced::default(); set.len()], ..Lane::default() };
+        lane.count_all(set);
+        lane
     }
 
     pub fn is_on_chain(&self, tip: &Tip) -> bool {
-        *tip == self.ordered || self.chain.get(&tip.seq).is_some_and(|(digest, _)| *digest == tip.digest)
+        // Most announcements are ahead of what is here.
+        let reached = tip.seq <= self.tip.seq;
+        reached && (*tip == self.ordered || self.chain.get(&tip.seq).is_some_and(|(digest, _)| *digest == tip.digest))
     }
 
     /// The highest known tip of the chain accepted here, up to `seq`.
@@ -96,25 +104,44 @@ impl Lane {
     }
 
     /// Notes a tip that `place` announced. Rule D4.
-    pub fn announce(&mut self, place: usize, tip: &Tip, set: &ValidatorSet) {
-        let Some(announced) = self.announced.get_mut(place) else { return };
+    pub fn announce(&mut self, place: u32, tip: &Tip, set: &ValidatorSet) {
+        let on_chain = self.is_on_chain(tip);
+        let Some(announced) = usize::try_from(place).ok().and_then(|at| self.announced.get_mut(at)) else { return };
         if *tip == Tip::START || announced.tips.back() == Some(tip) {
             return;
         }
-        announced.tips.push_back(*tip);
-        while announced.tips.len() > ANNOUNCEMENTS_KEPT {
-            announced.tips.pop_front();
-        }
         let before = announced.on_chain;
-        self.count_place(place);
-        if self.announced.get(place).is_some_and(|announced| announced.on_chain != before) {
+        let makes_room = announced.tips.len() >= ANNOUNCEMENTS_KEPT;
+        let gone = if makes_room { announced.tips.pop_front().map(|tip| tip.seq) } else { None };
+        announced.tips.push_back(*tip);
+        announced.highest = announced.highest.max(tip.seq);
+        if on_chain {
+            announced.on_chain = announced.on_chain.max(tip.seq);
+        }
+        if gone == Some(announced.highest) || gone == Some(before) {
+            self.count_place(place);
+        }
+        if tip.seq.max(gone.unwrap_or_default()) > self.tip.seq {
+            self.ahead = None;
+        }
+        let now = self.on_chain(place);
+        if now != before {
+            self.far.retain(|(_, other)| *other != place);
+            let at = self.far.partition_point(|other| *other > (now, place));
+            self.far.insert(at, (now, place));
             self.count_stake(set);
         }
+    }
+
+    fn on_chain(&self, place: u32) -> Seq {
+        let announced = usize::try_from(place).ok().and_then(|at| self.announced.get(at));
+        announced.map_or(Seq::ZERO, |announced| announced.on_chain)
     }
 
     /// Makes a batch the tip.
     pub fn put(&mut self, batch: &Batch, signature: Option<Signature>, set: &ValidatorSet) {
         self.tip = batch.tip();
+        self.ahead = None;
         self.chain.insert(batch.seq(), (batch.digest(), signature));
         // Whoever had announced it already is now known to be that far.
         if self.announced.iter().any(|announced| announced.tips.contains(&self.tip)) {
@@ -132,6 +159,7 @@ impl Lane {
             self.early.clear();
         }
         self.ordered = *tip;
+        self.ahead = None;
         // Some ordered links stay: late announcements still count for them, and a second batch still convicts.
         let keep_from = Seq(tip.seq.0.saturating_sub(LANE_WINDOW));
         self.chain = self.chain.split_off(&keep_from);
@@ -140,11 +168,12 @@ impl Lane {
     }
 
     /// Counts anew how far `place` announced the chain accepted here.
-    fn count_place(&mut self, place: usize) {
-        let Some(announced) = self.announced.get(place) else { return };
+    fn count_place(&mut self, place: u32) {
+        let Some(at) = usize::try_from(place).ok() else { return };
+        let Some(announced) = self.announced.get(at) else { return };
         let on_chain = announced.tips.iter().filter(|tip| self.is_on_chain(tip)).map(|tip| tip.seq).max();
         let highest = announced.tips.iter().map(|tip| tip.seq).max();
-        if let Some(announced) = self.announced.get_mut(place) {
+        if let Some(announced) = self.announced.get_mut(at) {
             announced.on_chain = on_chain.unwrap_or_default();
             announced.highest = highest.unwrap_or_default();
         }
@@ -152,10 +181,9 @@ impl Lane {
 
     /// Counts anew how far the chain is announced by how much stake.
     fn count_stake(&mut self, set: &ValidatorSet) {
-        let far = self.falling(set.places());
         self.reached = Reached {
-            quorum: reach(&far, Backing::Quorum.stake(set), set),
-            weak: reach(&far, Backing::WeakQuorum.stake(set), set),
+            quorum: reach(&self.far, Backing::Quorum.stake(set), set),
+            weak: reach(&self.far, Backing::WeakQuorum.stake(set), set),
         };
     }
 
@@ -166,17 +194,17 @@ impl Lane {
 
     /// How far each of `places` announced the chain accepted here, the furthest first.
     fn falling(&self, places: impl Iterator<Item = u32>) -> Vec<(Seq, u32)> {
-        let announced = |place: u32| self.announced.get(usize::try_from(place).ok()?);
-        let mut far: Vec<_> = places.filter_map(|place| Some((announced(place)?.on_chain, place))).collect();
+        let mut far: Vec<_> = places.map(|place| (self.on_chain(place), place)).collect();
         far.sort_unstable_by(|one, two| two.cmp(one));
         far
     }
 
     /// The chain accepted here has changed.
     fn count_all(&mut self, set: &ValidatorSet) {
-        for place in 0..self.announced.len() {
+        for place in set.places() {
             self.count_place(place);
         }
+        self.far = self.falling(set.places());
         self.count_stake(set);
     }
 }

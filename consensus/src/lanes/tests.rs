@@ -353,3 +353,62 @@ impl Lanes {
         Tip { seq, digest }
     }
 }
+
+/// What is counted as it changes is what counting everything anew gives.
+#[test]
+fn rule_d4_how_far_a_lane_is_announced_is_counted_right_at_every_step() {
+    let mut state = 7u64;
+    let mut below = move |bound: u64| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % bound
+    };
+    let good = chain(1, 40);
+    let mut forked = good[..10].to_vec();
+    for _ in 10..40 {
+        forked.push(batch(1, forked.last().map_or(Tip::START, |last| last.batch.tip()), "y"));
+    }
+    let mut far = [0, 0];
+    for _ in 0..100 {
+        let mut lanes = lanes();
+        let (mut accepted, mut ordered) = (0, 0);
+        for _ in 0..80 {
+            let most = |at: u64| usize::try_from(at).unwrap().min(39);
+            match below(10) {
+                0..=5 => {
+                    let chain = if below(4) == 0 { &forked } else { &good };
+                    let near = (accepted + below(6)).saturating_sub(3);
+                    let at = if below(5) == 0 { below(40) } else { near };
+                    let tip = chain[most(at)].batch.tip();
+                    lanes.announce(below(4) as u32, &[Tip::START, tip, Tip::START, Tip::START]);
+                }
+                6..=8 => accepted += accept(&mut lanes, &good[most(accepted)]) as u64,
+                _ => {
+                    ordered = (ordered + below(3)).min(accepted.saturating_sub(1));
+                    let chain = if below(8) == 0 { &forked } else { &good };
+                    lanes.ordered(&[Tip::START, chain[most(ordered)].batch.tip(), Tip::START, Tip::START]);
+                    accepted = accepted.max(ordered);
+                }
+            }
+            let lane = &lanes.lanes[1];
+            let on_chain = |announced: &Announced| {
+                let tips = announced.tips.iter().filter(|tip| lane.is_on_chain(tip));
+                tips.map(|tip| tip.seq).max().unwrap_or_default()
+            };
+            for announced in &lane.announced {
+                assert_eq!(announced.on_chain, on_chain(announced));
+                assert_eq!(Some(announced.highest), announced.tips.iter().map(|tip| tip.seq).max().or(Some(Seq(0))));
+            }
+            for (backing, heads) in [(Backing::Quorum, 3), (Backing::WeakQuorum, 2)] {
+                let mut reached: Vec<Seq> = lane.announced.iter().map(on_chain).collect();
+                reached.sort();
+                assert_eq!(lane.reached_by(backing), reached[4 - heads]);
+            }
+            let known = lanes.ahead(1);
+            lanes.lanes[1].ahead = None;
+            assert_eq!(known, lanes.ahead(1));
+            far[0] += u64::from(known.is_some());
+            far[1] += u64::from(lanes.lanes[1].reached_by(Backing::Quorum) > Seq(0));
+        }
+    }
+    assert!(far.iter().all(|times| *times > 500), "{far:?}");
+}

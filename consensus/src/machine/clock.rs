@@ -121,19 +121,26 @@ impl Machine {
     /// Rule D1: a validator whose announced tip of this replica's lane stays behind gets the batches again.
     fn stream_to_those_behind(&mut self, out: &mut Vec<Action>) {
         let (now, tip) = (self.now.mono_ms, self.own_tip_seq());
-        let set = self.agreement.set().clone();
-        for (place, member) in set.places().zip(set.members()) {
-            if Some(member.address) == self.config.me {
+        let set = self.agreement.set();
+        // Both by rising address.
+        let mut members = set.places().zip(set.members()).peekable();
+        let mut behind = Vec::new();
+        for (address, peer) in &mut self.peers {
+            while members.next_if(|(_, member)| member.address < *address).is_some() {}
+            let Some((place, _)) = members.next_if(|(_, member)| member.address == *address) else { continue };
+            if Some(*address) == self.config.me {
                 continue;
             }
             let announced = self.lanes.announced_of_own(place).seq;
-            let Some(peer) = self.peers.get_mut(&member.address) else { continue };
             if announced >= tip || peer.behind != announced {
                 (peer.behind, peer.behind_since_ms) = (announced, now);
             } else if now.saturating_sub(peer.behind_since_ms) >= self.config.resend_ms {
                 peer.behind_since_ms = now;
-                self.stream_again(member.address, out);
+                behind.push(*address);
             }
+        }
+        for address in behind {
+            self.stream_again(address, out);
         }
     }
 

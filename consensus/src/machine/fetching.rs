@@ -109,10 +109,10 @@ struct UsableRange {
 #[derive(Debug, Default)]
 pub(super) struct Fetching {
     /// What this turn found missing, by hash or digest.
-    pub needs: BTreeMap<Hash, Need>,
+    pub needs: BTreeMap<Hash, Arc<Need>>,
     asking: BTreeMap<Hash, Asking>,
     /// What a weak quorum announced and is not held here, by digest, as of `moves`.
-    lacking: Vec<(Hash, Need)>,
+    lacking: Vec<(Hash, Arc<Need>)>,
     lacking_at: u64,
     /// A certificate names a block far above the final tip.
     pub behind: bool,
@@ -204,10 +204,10 @@ impl Machine {
         self.fetch_range(out);
     }
 
-    fn need_of(&self, lacking: &Lacking) -> (Hash, Need) {
+    fn need_of(&self, lacking: &Lacking) -> (Hash, Arc<Need>) {
         let what = Wanted::Batches { tip: lacking.missing, above: lacking.above };
         let holders = self.addresses(self.lanes.announcers(lacking.place, &lacking.announced));
-        (lacking.missing.digest, Need { what, holders, others: Vec::new() })
+        (lacking.missing.digest, Arc::new(Need { what, holders, others: Vec::new() }))
     }
 
     /// The highest final height that a weak quorum of the stake claims to know or surpass: at least one of them is honest.

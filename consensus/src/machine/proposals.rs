@@ -252,7 +252,7 @@ impl Machine {
                     let mut others = self.addresses([header.proposer, place]);
                     // Those of the last epoch serve on: whoever is heard may have it.
                     others.extend(self.peers.keys());
-                    self.fetching.needs.insert(tip.digest, Need { what, holders, others });
+                    self.fetching.needs.insert(tip.digest, Arc::new(Need { what, holders, others }));
                 }
                 Err(Missing::Misfit) => return None,
             }
@@ -279,7 +279,7 @@ impl Machine {
             None => self.addresses(self.agreement.set().places()),
         };
         let what = Wanted::Header(hash);
-        self.fetching.needs.insert(hash, Need { what, holders, others: Vec::new() });
+        self.fetching.needs.insert(hash, Arc::new(Need { what, holders, others: Vec::new() }));
     }
 
     // Proposing.
@@ -364,6 +364,13 @@ impl Machine {
             // Rule P5.
             return parent.header().filter(|_| half_over).cloned();
         }
+        let interval = self.config.block_interval_ms;
+        let paced = waited >= interval || self.now.unix >= parent.time.plus(interval);
+        let late = half_over || waited >= self.config.params.idle_interval_ms;
+        // Asked on every turn of a leader: nothing needs to be counted before its time.
+        if !paced && !late {
+            return None;
+        }
         let (epoch, set) = (self.agreement.epoch(), self.agreement.set());
         let executed = self.next_executed(parent);
         let (mut cut, mut moves) = self.next_cut(parent, executed, Backing::Quorum, false);
@@ -378,9 +385,7 @@ impl Machine {
                 (cut, moves) = (weak_cut, weak_moves);
             }
         }
-        let interval = self.config.block_interval_ms;
-        let paced = waited >= interval || self.now.unix >= parent.time.plus(interval);
-        if !((paced && (moves || covers)) || half_over || waited >= self.config.params.idle_interval_ms) {
+        if !late && !moves && !covers {
             return None;
         }
         let height = parent.height.next();

@@ -6,7 +6,7 @@ mod ranges;
 
 use bytes::Bytes;
 use tally_types::{
-    Amount, Have, Params, PublicKey, Signature, Stake, UnixMillis, Validator, Vote, VoteKind,
+    Amount, Params, PublicKey, Signature, Stake, UnixMillis, Validator, Vote, VoteKind,
     certificate::CertificateSignature, have::HaveVector, header::HeaderFields,
 };
 
@@ -84,8 +84,7 @@ fn have(signer: u32, counter: u64, tips: Vec<Tip>) -> Event {
 
 fn have_at(signer: u32, counter: u64, tips: Vec<Tip>, final_height: Height) -> Message {
     let vector = HaveVector { epoch: Epoch(0), counter, tips, executed: final_height, view: View(1), final_height };
-    let bytes = vector.encode();
-    Message::Have(Arc::new(Have { vector, bytes, signer, signature: Signature([signer as u8; 64]) }))
+    Message::Have(Arc::new(vector.signed(&Hash::ZERO, signer, |_| Signature([signer as u8; 64]))))
 }
 
 /// What is done to a good header.

@@ -33,12 +33,14 @@ pub struct SimDisk {
     state: Arc<Mutex<State>>,
 }
 
+type Names = BTreeMap<Arc<str>, u64>;
+
 #[derive(Default)]
 struct State {
     files: BTreeMap<u64, FileState>,
-    names: BTreeMap<String, u64>,
+    names: Names,
     /// The names before each change since they were last synced, oldest first.
-    older_names: Vec<BTreeMap<String, u64>>,
+    older_names: Vec<Names>,
     next_file: u64,
     /// Handles from before a power cut are dead.
     boot: u64,
@@ -161,9 +163,9 @@ impl SimDisk {
         state.next_file += 1;
         let durable_size = bytes.len();
         state.files.insert(file, FileState { bytes, durable_size, unsynced: BTreeMap::new() });
-        state.names.insert(name.to_owned(), file);
+        state.names.insert(name.into(), file);
         for names in &mut state.older_names {
-            names.insert(name.to_owned(), file);
+            names.insert(name.into(), file);
         }
     }
 
@@ -212,7 +214,7 @@ impl State {
         }
     }
 
-    fn change_names(&mut self, change: impl FnOnce(&mut BTreeMap<String, u64>)) {
+    fn change_names(&mut self, change: impl FnOnce(&mut Names)) {
         self.older_names.push(self.names.clone());
         change(&mut self.names);
     }
@@ -368,7 +370,7 @@ impl Dice {
 
 impl Disk for SimDisk {
     fn list(&self) -> io::Result<Vec<String>> {
-        Ok(self.lock().names.keys().cloned().collect())
+        Ok(self.lock().names.keys().map(|name| name.to_string()).collect())
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
@@ -387,7 +389,7 @@ impl Disk for SimDisk {
                 state.next_file += 1;
                 state.files.insert(file, FileState::default());
                 state.change_names(|names| {
-                    names.insert(name.to_owned(), file);
+                    names.insert(name.into(), file);
                 });
                 file
             }
@@ -404,7 +406,7 @@ impl Disk for SimDisk {
         let file = state.names.get(from).copied().ok_or_else(|| Error::from(ErrorKind::NotFound))?;
         state.change_names(|names| {
             names.remove(from);
-            names.insert(to.to_owned(), file);
+            names.insert(to.into(), file);
         });
         power.report(())
     }
@@ -512,7 +514,11 @@ impl DiskFile for SimFile {
                 held.unsynced.values_mut().for_each(|sector| sector.forgotten = true);
                 return Err(Error::other("simulated failure of a sync"));
             }
-            held.unsynced.retain(|_, sector| sector.forgotten);
+            if held.unsynced.values().any(|sector| sector.forgotten) {
+                held.unsynced.retain(|_, sector| sector.forgotten);
+            } else {
+                held.unsynced.clear();
+            }
             held.durable_size = held.bytes.len();
             Ok(())
         })

@@ -61,7 +61,7 @@ fn rule_s2_a_block_that_waits_keeps_the_validators_of_its_epoch() {
         view: View(1),
         final_height: Height(2),
     };
-    let have = Have { bytes: vector.encode(), vector, signer: 1, signature: Signature([1; 64]) };
+    let have = vector.signed(&Hash::ZERO, 1, |_| Signature([1; 64]));
     let peer = Address([2; 32]);
     let later = Now { mono_ms: NOW.mono_ms + machine.config.resend_ms, unix: NOW.unix };
     machine.handle(NOW, Event::Message { from: peer, message: Message::Have(Arc::new(have)) }, &mut out);

@@ -523,7 +523,7 @@ fn rule_s2_payload_that_an_epoch_waits_for_is_asked_of_those_who_have_executed_i
         let (executed, final_height) = (Height(executed), Height(90));
         let epoch = machine.agreement().epoch();
         let vector = HaveVector { epoch, counter, tips, executed, view, final_height };
-        let have = Have { bytes: vector.encode(), vector, signer: 1, signature: Signature([1; 64]) };
+        let have = vector.signed(&Hash::ZERO, 1, |_| Signature([1; 64]));
         let mut out = Vec::new();
         let message = Message::Have(Arc::new(have));
         machine.handle(later(ms), Event::Message { from: Address([2; 32]), message }, &mut out);

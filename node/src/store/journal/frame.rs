@@ -81,15 +81,17 @@ impl Framing {
             for payload in body.chunks(self.payload()) {
                 let start = sealed.len();
                 let place = u32::try_from(start / self.sector_bytes).unwrap_or(u32::MAX);
-                let mut rest = Vec::with_capacity(self.sector_bytes);
-                rest.extend_from_slice(&sequence.to_be_bytes());
-                rest.extend_from_slice(&place.to_be_bytes());
-                rest.extend_from_slice(&shape.sectors_a.to_be_bytes());
-                rest.extend_from_slice(&shape.sectors.to_be_bytes());
-                rest.extend_from_slice(payload);
-                rest.resize(self.sector_bytes - 4, 0);
-                sealed.extend_from_slice(&self.checksum(offset + start as u64, &rest).to_be_bytes());
-                sealed.extend_from_slice(&rest);
+                sealed.extend_from_slice(&[0; 4]);
+                sealed.extend_from_slice(&sequence.to_be_bytes());
+                sealed.extend_from_slice(&place.to_be_bytes());
+                sealed.extend_from_slice(&shape.sectors_a.to_be_bytes());
+                sealed.extend_from_slice(&shape.sectors.to_be_bytes());
+                sealed.extend_from_slice(payload);
+                sealed.resize(start + self.sector_bytes, 0);
+                let sector = sealed.get_mut(start..).and_then(<[u8]>::split_first_chunk_mut::<4>);
+                if let Some((checksum, rest)) = sector {
+                    *checksum = self.checksum(offset + start as u64, rest).to_be_bytes();
+                }
             }
         }
         (shape, sealed)
@@ -167,17 +169,20 @@ impl Slot {
 
 /// Bodies A and B of a group.
 pub(super) fn bodies(slots: &[Slot]) -> [Vec<u8>; 2] {
-    let mut directory = Vec::with_capacity(DIRECTORY_HEADER_BYTES + slots.len() * ENTRY_BYTES);
-    directory.extend_from_slice(&u32::try_from(slots.len()).unwrap_or(u32::MAX).to_be_bytes());
+    let bytes_of =
+        |slots: &mut dyn Iterator<Item = &Slot>| -> usize { slots.map(|slot| slot.entry.length as usize).sum() };
+    let directory_bytes = DIRECTORY_HEADER_BYTES + slots.len() * ENTRY_BYTES;
+    let mut all = Vec::with_capacity(directory_bytes + bytes_of(&mut slots.iter()));
+    all.extend_from_slice(&u32::try_from(slots.len()).unwrap_or(u32::MAX).to_be_bytes());
     for Slot { entry, bytes } in slots {
         let lost = if bytes.is_none() { FLAG_LOST } else { 0 };
         let vital = if entry.vital { FLAG_VITAL } else { 0 };
-        directory.extend_from_slice(&[entry.kind, vital | lost]);
-        directory.extend_from_slice(&entry.length.to_be_bytes());
-        directory.extend_from_slice(&entry.checksum.to_be_bytes());
+        all.extend_from_slice(&[entry.kind, vital | lost]);
+        all.extend_from_slice(&entry.length.to_be_bytes());
+        all.extend_from_slice(&entry.checksum.to_be_bytes());
     }
-    let mut copies = [directory.clone(), directory];
-    let [all, vital] = &mut copies;
+    let mut vital = Vec::with_capacity(directory_bytes + bytes_of(&mut slots.iter().filter(|slot| slot.entry.vital)));
+    vital.extend_from_slice(&all);
     for Slot { entry, bytes } in slots {
         match bytes {
             Some(bytes) => all.extend_from_slice(bytes),
@@ -187,7 +192,7 @@ pub(super) fn bodies(slots: &[Slot]) -> [Vec<u8>; 2] {
             vital.extend_from_slice(bytes);
         }
     }
-    copies
+    [all, vital]
 }
 
 /// Reads a segment sector by sector through a window, so that neither a long file nor a long group is held in memory.
