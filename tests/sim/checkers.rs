@@ -2,9 +2,12 @@
 
 use std::collections::{HashMap, HashSet};
 
-use tally_consensus::{Alarm, Evidence, Kept, Message, Order, Reject, Status, Unsigned};
+use tally_consensus::{Alarm, Evidence, Kept, Message, Order, Reject, Status};
 use tally_ledger::{BlockInput, Discard, ExecutedTransaction, Failure, LaneInput, account::NONCE_WINDOW};
-use tally_types::{Address, Epoch, Genesis, Hash, Header, Height, Nonce, Tip, UnixMillis, VoteKind, header::Executed};
+use tally_types::{
+    Address, Epoch, Genesis, Hash, Header, Height, Nonce, Signature, SignedBatch, Tip, UnixMillis, VoteKind,
+    header::Executed,
+};
 
 use crate::{marks::Mark, world::World};
 
@@ -74,8 +77,8 @@ enum Kind {
 pub struct Checkers {
     /// Violations that a tolerant world has seen.
     pub violations: Vec<(Violation, String)>,
-    /// The first digest each key signed, by validator, kind, epoch, and view, sequence or counter.
-    signed: HashMap<(usize, Kind, u64, u64), Hash>,
+    /// What each key signed, as its last signature, by validator, kind, epoch, and view, sequence or counter.
+    signed: HashMap<(usize, Kind, u64, u64), Signature>,
     /// The chain, by height: the first node to call a block final decides, the others must agree.
     pub chain: Vec<Hash>,
     /// Times of that chain's blocks.
@@ -123,29 +126,22 @@ impl World {
         self.checkers.violations.push((violation, what));
     }
 
-    /// An honest key signs one thing per (kind, epoch, view) and per place of its lane, ever, also over restarts. Whether it signs
-    /// this for the first time.
-    pub fn check_signed(&mut self, node: usize, unsigned: &Unsigned) -> bool {
+    /// An honest key signs one thing per (kind, epoch, view) and per place of its lane, ever, also over restarts. Whether it signed
+    /// this for the first time. Signatures of the world differ when what is signed does.
+    pub fn check_signed(&mut self, node: usize, message: &Message) -> bool {
         if !self.nodes[node].honest {
             return false;
         }
-        let genesis = self.keys.genesis();
-        let (kind, epoch, number, digest) = match unsigned {
-            Unsigned::Proposal { epoch, view, header, justification, .. } => {
-                let mut signed = header.hash().0.to_vec();
-                signed.extend(justification.iter().flat_map(|certificate| certificate.encode()));
-                (Kind::Proposal, *epoch, view.0, Hash::of(&signed))
+        let (kind, epoch, number, signature) = match message {
+            Message::Proposal(one) => (Kind::Proposal, one.epoch, one.view.0, one.signature),
+            Message::Vote(one) if one.kind == VoteKind::Prepare => {
+                (Kind::Prepare, one.epoch, one.view.0, one.signature)
             }
-            Unsigned::Ballot { epoch, ballot, .. } => {
-                let kind = match ballot.kind() {
-                    VoteKind::Prepare => Kind::Prepare,
-                    VoteKind::Commit => Kind::Commit,
-                    VoteKind::ViewChange => Kind::ViewChange,
-                };
-                (kind, *epoch, ballot.view().0, ballot.signed_bytes(genesis, *epoch).hash())
-            }
-            Unsigned::Batch(batch) => (Kind::Batch, batch.epoch(), batch.seq().0, batch.digest()),
-            Unsigned::Have { vector, .. } => (Kind::Have, vector.epoch, vector.counter, Hash::of(&vector.encode())),
+            Message::Vote(one) => (Kind::Commit, one.epoch, one.view.0, one.signature),
+            Message::ViewChange(one) => (Kind::ViewChange, one.epoch, one.view.0, one.signature),
+            Message::Batch(one) => (Kind::Batch, one.batch.epoch(), one.batch.seq().0, one.signature),
+            Message::Have(one) => (Kind::Have, one.vector.epoch, one.vector.counter, one.signature),
+            Message::Certificates { .. } => return false,
         };
         if self.nodes[node].forbidden.is_some_and(|up_to| epoch <= up_to) {
             self.violate(
@@ -153,12 +149,12 @@ impl World {
                 format!("{node} signs {kind:?} in epoch {epoch} without its journal"),
             );
         }
-        let known = self.checkers.signed.insert((node, kind, epoch.0, number), digest);
+        let known = self.checkers.signed.insert((node, kind, epoch.0, number), signature);
         self.checkers.views_given_up += u64::from(known.is_none() && kind == Kind::ViewChange);
         if known.is_some() && kind == Kind::Proposal {
             self.marks.hit(Mark::ProposalAgain);
         }
-        if known.is_some_and(|known| known != digest) {
+        if known.is_some_and(|known| known != signature) {
             self.violate(Violation::SignedTwice, format!("{node} signs a second {kind:?} {epoch}/{number}"));
         }
         known.is_none()
@@ -407,11 +403,12 @@ impl World {
     }
 
     /// A client's transaction that lapsed with an epoch is sealed anew in the next.
-    pub fn note_sealed(&mut self, node: usize, unsigned: &Unsigned) {
-        let Unsigned::Batch(batch) = unsigned else { return };
+    pub fn note_sealed(&mut self, node: usize, message: &Message) {
+        let Message::Batch(SignedBatch { batch, .. }) = message else { return };
         for bytes in batch.transactions() {
-            self.checkers.sealed_by.insert((Hash::of(bytes), node));
-            let before = self.checkers.sealed_in.insert(Hash::of(bytes), batch.epoch());
+            let transaction = Hash::of(bytes);
+            self.checkers.sealed_by.insert((transaction, node));
+            let before = self.checkers.sealed_in.insert(transaction, batch.epoch());
             if before.is_some_and(|before| before < batch.epoch()) {
                 self.marks.hit(Mark::SealedAnew);
             }

@@ -61,8 +61,8 @@ pub fn validator(index: usize) -> PublicKey {
 /// Every secret of a world.
 pub struct Keys {
     genesis: Hash,
-    /// Ordered: looked up at every signature, and a handful of words decides.
-    secrets: BTreeMap<PublicKey, [u64; 2]>,
+    /// By the first word of the key: looked up at every signature.
+    secrets: BTreeMap<u64, (PublicKey, [u64; 2])>,
 }
 
 impl Keys {
@@ -73,23 +73,27 @@ impl Keys {
             let digest = Hash::tagged("secret", &[&seed.to_be_bytes(), &key.0]).0;
             [word(&digest[..8]), word(&digest[8..16])]
         };
-        Keys { genesis, secrets: all.map(|key| (*key, secret(key))).collect() }
+        let secrets: BTreeMap<_, _> = all.clone().map(|key| (first_word(key), (*key, secret(key)))).collect();
+        assert_eq!(secrets.len(), all.count(), "two keys begin alike");
+        Keys { genesis, secrets }
     }
 
     pub fn genesis(&self) -> &Hash {
         &self.genesis
     }
 
+    fn secret(&self, key: &PublicKey) -> Option<[u64; 2]> {
+        self.secrets.get(&first_word(key)).filter(|(known, _)| known == key).map(|(_, secret)| *secret)
+    }
+
     /// What the holder of `key` makes of `bytes`.
     pub fn sign(&self, key: &PublicKey, bytes: &SignedBytes) -> Signature {
-        let secret = self.secrets.get(key).expect("every signer of the world has a secret");
-        keyed_hash(*secret, bytes.as_bytes())
+        keyed_hash(self.secret(key).expect("every signer of the world has a secret"), bytes.as_bytes())
     }
 
     /// Whether a signature holds; a key that nobody in the world has never signed anything.
     pub fn holds(&self, check: &SignatureCheck) -> bool {
-        let secret = self.secrets.get(&check.key);
-        secret.is_some_and(|secret| keyed_hash(*secret, check.bytes.as_bytes()) == check.signature)
+        self.secret(&check.key).is_some_and(|secret| keyed_hash(secret, check.bytes.as_bytes()) == check.signature)
     }
 
     /// Makes the message that `unsigned` asks for.
@@ -103,6 +107,10 @@ impl Keys {
 pub struct Signer {
     pub address: Address,
     pub key: PublicKey,
+}
+
+fn first_word(key: &PublicKey) -> u64 {
+    word(&key.0[..8])
 }
 
 /// Up to eight bytes.

@@ -6,7 +6,7 @@ use tally_node::{
     store::journal::{Journal, JournalError},
     turn::{make_durable, raw},
 };
-use tally_types::{VoteKind, vote::Ballot};
+use tally_types::VoteKind;
 
 use crate::{
     byzantine::Scene,
@@ -169,10 +169,10 @@ impl World {
         match action {
             Action::Persist(_) => {}
             Action::Sign(unsigned) => {
-                let is_new = self.check_signed(node, &unsigned);
-                self.note_sealed(node, &unsigned);
-                self.mark_signed(node, &unsigned, is_new);
                 let message = self.keys.message(&self.nodes[node].signer, unsigned);
+                let is_new = self.check_signed(node, &message);
+                self.note_sealed(node, &message);
+                self.mark_signed(node, &message, is_new);
                 self.say(node, None, &message);
                 if self.nodes[node].behaviour.as_mut().is_none_or(|behaviour| behaviour.hears_itself(&message)) {
                     own.push(message);
@@ -204,23 +204,19 @@ impl World {
         }
     }
 
-    fn mark_signed(&mut self, node: usize, unsigned: &Unsigned, is_new: bool) {
+    fn mark_signed(&mut self, node: usize, message: &Message, is_new: bool) {
         let Some(agreement) = self.nodes[node].machine.as_ref().map(Machine::agreement) else { return };
-        match unsigned {
-            Unsigned::Ballot { epoch, ballot: Ballot::Commit(view, _), .. }
-                if is_new && *epoch == agreement.epoch() && view.next() < agreement.view() =>
-            {
-                self.marks.hit(Mark::LateCommit);
-            }
-            Unsigned::Ballot { ballot: Ballot::Prepare(view, _), .. } => {
+        match message {
+            Message::Vote(vote) if vote.kind == VoteKind::Prepare => {
                 let on_tc = agreement.entry().is_some_and(|entry| entry.kind == VoteKind::ViewChange);
-                if *view == agreement.view() && on_tc {
+                if vote.view == agreement.view() && on_tc {
                     self.marks.hit(Mark::PreparedOnTc);
                 }
             }
-            Unsigned::Ballot { ballot: Ballot::ViewChange(..), .. } if self.nodes[node].was_proposed_to => {
-                self.marks.hit(Mark::ProposalGivenUp);
+            Message::Vote(vote) if is_new && vote.epoch == agreement.epoch() && vote.view.next() < agreement.view() => {
+                self.marks.hit(Mark::LateCommit);
             }
+            Message::ViewChange(_) if self.nodes[node].was_proposed_to => self.marks.hit(Mark::ProposalGivenUp),
             _ => {}
         }
     }
@@ -280,7 +276,6 @@ impl World {
         let mut scene = Scene {
             me: state.validator,
             genesis: &self.genesis,
-            status: state.machine.as_ref().map(Machine::status),
             machine: state.machine.as_ref(),
             rng: &mut self.rng,
             keys: &self.keys,

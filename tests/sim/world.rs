@@ -122,6 +122,9 @@ pub struct World {
     pub hung_up: HashMap<(usize, usize), u64>,
     /// Whether the transactions of a batch are well formed and signed.
     pub good_batches: HashMap<Hash, bool>,
+    /// What happens in this millisecond, in order.
+    current: VecDeque<Happening>,
+    /// What happens in later ones.
     queue: BTreeMap<u64, VecDeque<Happening>>,
     /// Of milliseconds that are over: with room for what the next ones bring.
     emptied: Vec<VecDeque<Happening>>,
@@ -164,6 +167,7 @@ impl World {
             divisions: Vec::new(),
             hung_up: HashMap::new(),
             good_batches: HashMap::new(),
+            current: VecDeque::new(),
             queue: BTreeMap::new(),
             emptied: Vec::new(),
             setup,
@@ -222,8 +226,14 @@ impl World {
     }
 
     pub fn at(&mut self, delay: u64, happening: Happening) {
-        let due = self.queue.entry(self.now + delay);
-        due.or_insert_with(|| self.emptied.pop().unwrap_or_default()).push_back(happening);
+        let due = match delay {
+            0 => &mut self.current,
+            _ => {
+                let due = self.queue.entry(self.now + delay);
+                due.or_insert_with(|| self.emptied.pop().unwrap_or_default())
+            }
+        };
+        due.push_back(happening);
     }
 
     /// Whether things still go wrong.
@@ -237,18 +247,14 @@ impl World {
 
     /// Runs until `until` milliseconds.
     pub fn run(&mut self, until: u64) {
-        while let Some(mut entry) = self.queue.first_entry() {
-            let at = *entry.key();
-            if at > until {
-                break;
+        loop {
+            while let Some(happening) = self.current.pop_front() {
+                self.happen(happening);
             }
-            match entry.get_mut().pop_front() {
-                Some(happening) => {
-                    self.now = at;
-                    self.happen(happening);
-                }
-                None => self.emptied.push(entry.remove()),
-            }
+            let Some(next) = self.queue.first_entry().filter(|next| *next.key() <= until) else { break };
+            let (at, happenings) = next.remove_entry();
+            self.now = at;
+            self.emptied.push(std::mem::replace(&mut self.current, happenings));
         }
         self.now = until;
     }

@@ -26,7 +26,7 @@ impl Behaviour for EagerVoter {
             Message::Vote(vote) if vote.kind == VoteKind::Prepare => (vote.epoch, vote.view, vote.block),
             _ => return,
         };
-        let believes = scene.status.as_ref().is_some_and(|at| epoch <= at.epoch && view <= at.view.plus(AHEAD));
+        let believes = scene.status().is_some_and(|at| epoch <= at.epoch && view <= at.view.plus(AHEAD));
         if believes && Some((epoch, view, block)) > self.forgot && self.voted.insert((epoch, view, block)) {
             for ballot in [Ballot::Prepare(view, block), Ballot::Commit(view, block)] {
                 let vote = scene.sign_ballot(epoch, ballot, None);

@@ -11,7 +11,7 @@ pub struct FarViews;
 
 impl Behaviour for FarViews {
     fn on_time(&mut self, scene: &mut Scene<'_>) {
-        let Some(status) = scene.status.clone() else { return };
+        let Some(status) = scene.status() else { return };
         for _ in 0..FLOOD {
             let reach = scene.rng.choose(&[20, 1000, 1 << 40]);
             let view = View(status.view.0 + 1 + scene.rng.below(reach));

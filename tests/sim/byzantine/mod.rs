@@ -221,7 +221,6 @@ pub struct Scene<'a> {
     /// Its place.
     pub me: usize,
     pub genesis: &'a Genesis,
-    pub status: Option<Status>,
     pub machine: Option<&'a Machine>,
     pub rng: &'a mut Rng,
     pub keys: &'a Keys,
@@ -233,6 +232,10 @@ pub struct Scene<'a> {
 impl Scene<'_> {
     pub fn say(&mut self, to: Option<usize>, message: Message) {
         self.said.push((to, message));
+    }
+
+    pub fn status(&self) -> Option<Status> {
+        self.machine.map(Machine::status)
     }
 
     pub fn validators(&self) -> &ValidatorSet {

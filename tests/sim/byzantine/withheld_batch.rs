@@ -19,7 +19,7 @@ pub struct WithheldBatch {
 impl WithheldBatch {
     fn receivers(scene: &mut Scene<'_>) -> Vec<usize> {
         if scene.rng.percent(50) {
-            let leader = scene.status.as_ref().and_then(|status| scene.validators().place_of(&status.leader));
+            let leader = scene.status().and_then(|status| scene.validators().place_of(&status.leader));
             return leader.map(|leader| leader as usize).filter(|leader| *leader != scene.me).into_iter().collect();
         }
         let mut others = scene.others();
