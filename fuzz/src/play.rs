@@ -39,14 +39,34 @@ pub struct Play<'a> {
     batches: Vec<Batch>,
     own: VecDeque<Message>,
     executions: VecDeque<Executed>,
-    /// Digests of what was signed, by what may be signed once: kind, epoch, and view, sequence or counter.
-    signed: BTreeMap<(u8, Epoch, u64), Hash>,
+    signed: Signed,
     /// Whom it asked for blocks last.
     asked: Option<Address>,
     /// What it wrote to its journal.
     pub records: Vec<Record>,
     /// How many it had executed.
     pub executed: u64,
+}
+
+/// Digests of what was signed, by what may be signed once: kind, epoch, and view, sequence or counter. Restarts do not end it.
+#[derive(Default)]
+struct Signed(BTreeMap<(u8, Epoch, u64), Hash>);
+
+impl Signed {
+    /// Notes what is signed, and that nothing else was in its place.
+    fn note(&mut self, unsigned: &Unsigned) {
+        let (kind, epoch, number, digest) = match unsigned {
+            Unsigned::Ballot { epoch, ballot, .. } => {
+                let bytes = ballot.signed_bytes(&short_epochs().chain.genesis_hash, *epoch);
+                (ballot.kind() as u8, *epoch, ballot.view().0, bytes.hash())
+            }
+            Unsigned::Proposal { epoch, view, header, .. } => (100, *epoch, view.0, header.hash()),
+            Unsigned::Batch(batch) => (101, batch.epoch(), batch.seq().0, batch.digest()),
+            Unsigned::Have { vector, .. } => (102, vector.epoch, vector.counter, Hash::of(&vector.encode())),
+        };
+        let before = *self.0.entry((kind, epoch, number)).or_insert(digest);
+        assert_eq!(before, digest, "two of one kind and place are signed: {unsigned:?}");
+    }
 }
 
 /// The replica before anything has happened.
@@ -75,7 +95,7 @@ impl<'a> Play<'a> {
             batches: Vec::new(),
             own: VecDeque::new(),
             executions: VecDeque::new(),
-            signed: BTreeMap::new(),
+            signed: Signed::default(),
             asked: None,
             records: Vec::new(),
             executed: 0,
@@ -83,16 +103,30 @@ impl<'a> Play<'a> {
         if play.byte(8) == 0 {
             play.machine = machine(Voting::From(None));
         }
+        play.run();
+        play
+    }
+
+    /// It starts again, as `machine` that came of what it wrote down, among the same others, and `bytes` decide what happens then.
+    pub fn go_on(&mut self, machine: Machine, bytes: &'a [u8]) {
+        self.machine = machine;
+        self.bytes = bytes.iter();
+        self.own.clear();
+        self.executions.clear();
+        self.asked = None;
+        self.run();
+    }
+
+    fn run(&mut self) {
         let mut out = Vec::new();
-        play.machine.resume(play.now, &mut out);
-        play.carry_out(out);
+        self.machine.resume(self.now, &mut out);
+        self.carry_out(out);
         for _ in 0..EVENTS_MAX {
-            if play.bytes.len() == 0 {
+            if self.bytes.len() == 0 {
                 break;
             }
-            play.step();
+            self.step();
         }
-        play
     }
 
     /// Something happens to it.
@@ -293,6 +327,44 @@ impl<'a> Play<'a> {
         short_epochs().validators.get(place).map_or(Address([9; 32]), |member| member.address)
     }
 
+    /// What the leader of its view should propose, with a time of its own: each time it is another block.
+    fn good_proposal(&mut self) -> Option<Message> {
+        let (status, agreement) = (self.machine.status(), self.machine.agreement());
+        let (epoch, view) = (agreement.epoch(), agreement.view());
+        let justification = agreement.justification();
+        let parent_hash = agreement.parent(view, justification.as_deref())?;
+        let (set, genesis) = (agreement.set().clone(), short_epochs());
+        let parent = self.headers.iter().find(|header| header.hash() == parent_hash);
+        if parent.is_none() && parent_hash != genesis.chain.genesis_hash {
+            return None;
+        }
+        let of_epoch = parent.filter(|parent| parent.epoch == epoch);
+        let header = Header::new(HeaderFields {
+            epoch,
+            height: parent.map_or(Height(1), |parent| parent.height.next()),
+            view,
+            parent: parent_hash,
+            proposer: set.place_of(&status.leader).unwrap_or_default(),
+            time: parent.map_or(genesis.time, |parent| parent.time).plus(1 + self.headers.len() as u64),
+            cut: of_epoch.map_or(vec![Tip::START; set.len()], |parent| parent.cut.clone()),
+            executed: parent.map_or(Ledger::genesis(genesis).executed(), |parent| parent.executed),
+            validators: set.hash(),
+            next_validators: of_epoch.map_or(set.hash(), |parent| parent.next_validators),
+        });
+        self.headers.push(header.clone());
+        let justification_bytes = justification.as_ref().map(|one| Bytes::from(one.encode())).unwrap_or_default();
+        let (signature, highest_commit) = (Signature([7; 64]), self.machine.highest_commit().cloned());
+        Some(Message::Proposal(Arc::new(Proposal {
+            epoch,
+            view,
+            header,
+            justification,
+            justification_bytes,
+            signature,
+            highest_commit,
+        })))
+    }
+
     /// Blocks that follow the final one as they should, with payload now and then, all in the view after the other. They end
     /// with the epoch, and now and then they do not.
     fn good_blocks(&mut self) -> Vec<FetchedBlock> {
@@ -465,6 +537,10 @@ impl<'a> Play<'a> {
                 assert!(self.machine.lookup_header(&hash).is_none_or(|header| header.hash() == hash));
             }
             13 => self.grow(),
+            14 => match self.good_proposal() {
+                Some(proposal) => self.say(proposal),
+                None => self.grow(),
+            },
             _ => {
                 let message = self.message();
                 self.say(message);
@@ -482,19 +558,7 @@ impl<'a> Play<'a> {
                 }
                 Action::Ask(from, Fetch::Blocks { .. }) => self.asked = Some(from),
                 Action::Sign(unsigned) => {
-                    let (kind, epoch, number, digest) = match &unsigned {
-                        Unsigned::Ballot { epoch, ballot, .. } => {
-                            let bytes = ballot.signed_bytes(&short_epochs().chain.genesis_hash, *epoch);
-                            (ballot.kind() as u8, *epoch, ballot.view().0, bytes.hash())
-                        }
-                        Unsigned::Proposal { epoch, view, header, .. } => (100, *epoch, view.0, header.hash()),
-                        Unsigned::Batch(batch) => (101, batch.epoch(), batch.seq().0, batch.digest()),
-                        Unsigned::Have { vector, .. } => {
-                            (102, vector.epoch, vector.counter, Hash::of(&vector.encode()))
-                        }
-                    };
-                    let before = *self.signed.entry((kind, epoch, number)).or_insert(digest);
-                    assert_eq!(before, digest, "two of one kind and place are signed: {unsigned:?}");
+                    self.signed.note(&unsigned);
                     let (genesis, me) = (short_epochs().chain.genesis_hash, Address([0; 32]));
                     let message = unsigned.signed(&genesis, &me, |_| Signature([0; 64]));
                     if let Message::Batch(signed) = &message {
