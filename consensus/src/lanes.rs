@@ -44,6 +44,8 @@ pub(crate) struct Lanes {
     me: Option<u32>,
     lanes: Vec<Lane>,
     held: BTreeMap<Hash, Batch>,
+    /// The last place of its own lanes that this replica has sealed a batch for.
+    sealed: (Epoch, Seq),
     /// Own transactions not in a batch yet, and when the first of them came.
     waiting: VecDeque<Bytes>,
     waiting_bytes: usize,
@@ -58,6 +60,7 @@ impl Lanes {
             me,
             lanes: Vec::new(),
             held: BTreeMap::new(),
+            sealed: (Epoch::ZERO, Seq::ZERO),
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             waiting_since: None,
@@ -130,7 +133,9 @@ impl Lanes {
         let lane = self.own()?;
         // Only a dishonest quorum takes a lane to the last number there is; two batches would share it.
         let is_last = lane.tip.seq.next() == lane.tip.seq;
-        if is_last || lane.tip.seq.next().above(lane.ordered.seq) > LANE_WINDOW {
+        // Only a dishonest quorum makes two chains final, of which a restart may lead to the other: no place has a second batch there.
+        let was_sealed = (self.epoch, lane.tip.seq.next()) <= self.sealed;
+        if is_last || was_sealed || lane.tip.seq.next().above(lane.ordered.seq) > LANE_WINDOW {
             return None;
         }
         let full = self.waiting_bytes >= BATCH_BYTES_TARGET || self.waiting.len() >= BATCH_TRANSACTIONS_MAX;
@@ -160,6 +165,7 @@ impl Lanes {
             return None;
         }
         let batch = Batch::new(self.epoch, me, parent, transactions);
+        self.sealed = (self.epoch, batch.seq());
         self.put(me, &batch, None);
         Some(batch)
     }
@@ -268,6 +274,7 @@ impl Lanes {
                 self.waiting_since = None;
             }
         }
+        self.sealed = self.sealed.max((batch.epoch(), batch.seq()));
         self.replay_accepted(batch, None);
     }
 

@@ -354,6 +354,24 @@ impl Lanes {
     }
 }
 
+/// It does not follow from what is final here, but it was signed. A lane of a later epoch is another one.
+#[test]
+fn rule_d2_a_place_that_was_sealed_on_another_chain_is_not_sealed_again() {
+    let mut lanes = lanes();
+    let elsewhere = Tip { seq: Seq(1), digest: Hash::of(b"other") };
+    lanes.replay_sealed(&Batch::new(Epoch(0), 0, elsewhere, vec![Bytes::from_static(b"x")]));
+    lanes.add_transactions(vec![Bytes::from_static(b"y")], 0);
+    assert_eq!(lanes.seal_due(0), None);
+    let mut ordered = vec![Tip::START; 4];
+    ordered[0] = Tip { seq: Seq(2), digest: Hash::of(b"third") };
+    lanes.ordered(&ordered);
+    assert_eq!(lanes.seal_due(0), Some(0));
+    assert_eq!(lanes.seal(0).map(|batch| batch.seq()), Some(Seq(3)));
+    lanes.add_transactions(vec![Bytes::from_static(b"z")], 0);
+    lanes.next_epoch(Epoch(1), set(), Some(0), &BTreeSet::new(), 0);
+    assert_eq!(lanes.seal(0).map(|batch| batch.seq()), Some(Seq(1)));
+}
+
 /// What is counted as it changes is what counting everything anew gives.
 #[test]
 fn rule_d4_how_far_a_lane_is_announced_is_counted_right_at_every_step() {
