@@ -8,7 +8,7 @@
 //! `cargo fuzz` (a C++ compiler; a nightly toolchain, or the stable one told to behave like it) looks for new paths through the code:
 //! `cargo run -p tally-fuzz --example seeds` writes good inputs to `fuzz/corpus`, then
 //! `RUSTC_BOOTSTRAP=1 cargo fuzz run transaction --features libfuzzer -s none -- -timeout=1 -rss_limit_mb=2048`. With
-//! `CARGO_PROFILE_RELEASE_LTO=off` in the environment all of them are built in a few minutes.
+//! `CARGO_PROFILE_RELEASE_LTO=off` in the environment they are built sooner.
 
 pub mod bend;
 mod chain;
