@@ -83,6 +83,26 @@ pub fn execution_of(height: Height) -> Executed {
     Executed { height, state_root: root, receipts_root: root }
 }
 
+fn proposal(
+    epoch: Epoch,
+    view: View,
+    header: Header,
+    justification: Option<Arc<Certificate>>,
+    highest_commit: Option<Arc<Certificate>>,
+    signature: Signature,
+) -> Message {
+    let justification_bytes = justification.as_ref().map(|one| Bytes::from(one.encode())).unwrap_or_default();
+    Message::Proposal(Arc::new(Proposal {
+        epoch,
+        view,
+        header,
+        justification,
+        justification_bytes,
+        signature,
+        highest_commit,
+    }))
+}
+
 impl<'a> Play<'a> {
     /// Everything that these bytes decide.
     pub fn of(bytes: &'a [u8]) -> Play<'a> {
@@ -268,19 +288,9 @@ impl<'a> Play<'a> {
         match self.byte(7) {
             0 => {
                 let justification = if self.byte(2) == 0 { None } else { self.certificate() };
-                let justification_bytes =
-                    justification.as_ref().map(|one| Bytes::from(one.encode())).unwrap_or_default();
                 let highest_commit = if self.byte(3) == 0 { self.certificate() } else { None };
                 let (view, header) = (self.view(), self.header());
-                Message::Proposal(Arc::new(Proposal {
-                    epoch,
-                    view,
-                    header,
-                    justification,
-                    justification_bytes,
-                    signature,
-                    highest_commit,
-                }))
+                proposal(epoch, view, header, justification, highest_commit, signature)
             }
             1 | 2 => {
                 let kind = if self.byte(2) == 0 { VoteKind::Prepare } else { VoteKind::Commit };
@@ -352,17 +362,8 @@ impl<'a> Play<'a> {
             next_validators: of_epoch.map_or(set.hash(), |parent| parent.next_validators),
         });
         self.headers.push(header.clone());
-        let justification_bytes = justification.as_ref().map(|one| Bytes::from(one.encode())).unwrap_or_default();
-        let (signature, highest_commit) = (Signature([7; 64]), self.machine.highest_commit().cloned());
-        Some(Message::Proposal(Arc::new(Proposal {
-            epoch,
-            view,
-            header,
-            justification,
-            justification_bytes,
-            signature,
-            highest_commit,
-        })))
+        let highest_commit = self.machine.highest_commit().cloned();
+        Some(proposal(epoch, view, header, justification, highest_commit, Signature([7; 64])))
     }
 
     /// Blocks that follow the final one as they should, with payload now and then, all in the view after the other. They end
