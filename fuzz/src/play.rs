@@ -13,8 +13,8 @@ use bytes::Bytes;
 use tally_consensus::{Action, Config, Event, Fetch, FetchedBlock, Machine, Message, Now, Record, Unsigned, Voting};
 use tally_ledger::Ledger;
 use tally_types::{
-    Address, Batch, Certificate, Epoch, Hash, Header, Height, Proposal, Seq, Signature, SignedBatch, Tip, UnixMillis,
-    View, ViewChange, Vote, VoteKind,
+    Address, Batch, Certificate, Epoch, Hash, Header, Height, Seq, Signature, SignedBatch, Tip, UnixMillis, View,
+    ViewChange, Vote, VoteKind,
     certificate::CertificateSignature,
     have::HaveVector,
     header::{Executed, HeaderFields},
@@ -81,26 +81,6 @@ pub fn machine(voting: Voting) -> Machine {
 pub fn execution_of(height: Height) -> Executed {
     let root = Hash([height.0 as u8; 32]);
     Executed { height, state_root: root, receipts_root: root }
-}
-
-fn proposal(
-    epoch: Epoch,
-    view: View,
-    header: Header,
-    justification: Option<Arc<Certificate>>,
-    highest_commit: Option<Arc<Certificate>>,
-    signature: Signature,
-) -> Message {
-    let justification_bytes = justification.as_ref().map(|one| Bytes::from(one.encode())).unwrap_or_default();
-    Message::Proposal(Arc::new(Proposal {
-        epoch,
-        view,
-        header,
-        justification,
-        justification_bytes,
-        signature,
-        highest_commit,
-    }))
 }
 
 impl<'a> Play<'a> {
@@ -290,7 +270,8 @@ impl<'a> Play<'a> {
                 let justification = if self.byte(2) == 0 { None } else { self.certificate() };
                 let highest_commit = if self.byte(3) == 0 { self.certificate() } else { None };
                 let (view, header) = (self.view(), self.header());
-                proposal(epoch, view, header, justification, highest_commit, signature)
+                let proposal = Unsigned::Proposal { epoch, view, header, justification, highest_commit };
+                proposal.signed(&Hash::ZERO, &Address([0; 32]), |_| signature)
             }
             1 | 2 => {
                 let kind = if self.byte(2) == 0 { VoteKind::Prepare } else { VoteKind::Commit };
@@ -363,7 +344,8 @@ impl<'a> Play<'a> {
         });
         self.headers.push(header.clone());
         let highest_commit = self.machine.highest_commit().cloned();
-        Some(proposal(epoch, view, header, justification, highest_commit, Signature([7; 64])))
+        let proposal = Unsigned::Proposal { epoch, view, header, justification, highest_commit };
+        Some(proposal.signed(&Hash::ZERO, &Address([0; 32]), |_| Signature([7; 64])))
     }
 
     /// Blocks that follow the final one as they should, with payload now and then, all in the view after the other. They end

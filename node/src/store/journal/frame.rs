@@ -167,12 +167,14 @@ impl Slot {
     }
 }
 
+fn bytes_of<'a>(slots: impl Iterator<Item = &'a Slot>) -> usize {
+    slots.map(|slot| slot.entry.length as usize).sum()
+}
+
 /// Bodies A and B of a group.
 pub(super) fn bodies(slots: &[Slot]) -> [Vec<u8>; 2] {
-    let bytes_of =
-        |slots: &mut dyn Iterator<Item = &Slot>| -> usize { slots.map(|slot| slot.entry.length as usize).sum() };
     let directory_bytes = DIRECTORY_HEADER_BYTES + slots.len() * ENTRY_BYTES;
-    let mut all = Vec::with_capacity(directory_bytes + bytes_of(&mut slots.iter()));
+    let mut all = Vec::with_capacity(directory_bytes + bytes_of(slots.iter()));
     all.extend_from_slice(&u32::try_from(slots.len()).unwrap_or(u32::MAX).to_be_bytes());
     for Slot { entry, bytes } in slots {
         let lost = if bytes.is_none() { FLAG_LOST } else { 0 };
@@ -181,7 +183,7 @@ pub(super) fn bodies(slots: &[Slot]) -> [Vec<u8>; 2] {
         all.extend_from_slice(&entry.length.to_be_bytes());
         all.extend_from_slice(&entry.checksum.to_be_bytes());
     }
-    let mut vital = Vec::with_capacity(directory_bytes + bytes_of(&mut slots.iter().filter(|slot| slot.entry.vital)));
+    let mut vital = Vec::with_capacity(directory_bytes + bytes_of(slots.iter().filter(|slot| slot.entry.vital)));
     vital.extend_from_slice(&all);
     for Slot { entry, bytes } in slots {
         match bytes {
